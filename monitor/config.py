@@ -1,0 +1,365 @@
+"""One TOML file and the environment -> validated settings. Unknown keys are refused."""
+
+import difflib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from monitor.records import MonitorError
+
+ENV_PREFIX = "SENTIMENT_"
+_STRICT = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+class ConfigError(MonitorError):
+    """A setting is wrong; the message names the file or variable, the key, its value and what is expected."""
+
+
+def _bucketed(minutes: int) -> int:
+    if minutes % 5:
+        raise ValueError("must be a multiple of the 5-minute bucket")
+    return minutes
+
+
+def _ascending(windows: tuple[int, ...]) -> tuple[int, ...]:
+    if list(windows) != sorted(set(windows)):
+        raise ValueError("must ascend, each window once")
+    return windows
+
+
+WindowMinutes = Annotated[int, Field(ge=5, le=7 * 24 * 60), AfterValidator(_bucketed)]
+Windows = Annotated[tuple[WindowMinutes, ...], Field(min_length=1), AfterValidator(_ascending)]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class KafkaSettings:
+    """Where news comes from when `source.kind` is `kafka`."""
+
+    bootstrap_servers: str = Field(
+        default="localhost:9092", description="brokers to start from, `host:port,host:port`"
+    )
+    topic: str = Field(default="news", description="topic that carries the news records")
+    group: str = Field(default="sentiment-monitor", description="consumer group that the workers share")
+    dead_letter_topic: str = Field(
+        default="news.rejected", description="topic for records that could not be parsed, with their reason"
+    )
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT", description="how to talk to the brokers"
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        default=None, description="how to log in, where `security_protocol` begins with SASL"
+    )
+    sasl_username: str | None = Field(default=None, description="user to log in as")
+    sasl_password: SecretStr | None = Field(
+        default=None, description="password to log in with; better given as `SENTIMENT_KAFKA__SASL_PASSWORD`"
+    )
+    ssl_cafile: Path | None = Field(
+        default=None, description="certificate authority file (PEM) that signed the brokers"
+    )
+    ssl_certfile: Path | None = Field(default=None, description="this client's certificate (PEM)")
+    ssl_keyfile: Path | None = Field(default=None, description="this client's private key (PEM)")
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class FileSettings:
+    """Where news comes from when `source.kind` is `file`."""
+
+    path: Path | None = Field(
+        default=None, description="JSON Lines (`.jsonl`, `.ndjson`, `.json`) or CSV (`.csv`) to read"
+    )
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="for CSV: record key -> column, where their names differ"
+    )
+    follow: bool = Field(default=True, description="wait for lines to be appended instead of ending at the last one")
+    dead_letter_path: Path | None = Field(
+        default=None,
+        description="file for records that could not be parsed; unset: PATH with `.rejected.jsonl` appended",
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class SourceSettings:
+    """What is read, and in what batches."""
+
+    kind: Literal["kafka", "file"] = Field(default="kafka", description="which of `[kafka]` and `[file]` to read")
+    batch_items: int = Field(
+        default=64, ge=1, le=4096, description="most items that are scored and committed together"
+    )
+    linger_ms: int = Field(
+        default=50, ge=0, le=5000, description="longest that a first item waits for others, milliseconds"
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ModelSettings:
+    """The model that scores."""
+
+    path: str = Field(
+        default="default", description="`default`, the model in the package, or the folder of a trained one"
+    )
+    backend: Literal["auto", "torch", "onnx"] = Field(
+        default="auto",
+        description="`onnx` runs ONNX Runtime on the CPU; `auto` is `torch` on a GPU and `onnx` elsewhere",
+    )
+    device: str = Field(default="auto", description="`auto`, `cpu`, `cuda` or `cuda:N`")
+    cache_dir: Path | None = Field(
+        default=None, description="where exported models are kept; unset: the user's cache folder"
+    )
+    cache_items: int = Field(
+        default=50_000, ge=0, description="scored texts to remember, so that an exact repeat is free"
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class StoreSettings:
+    """The database."""
+
+    url: str = Field(
+        default="sqlite:///sentiment.db",
+        description="SQLAlchemy URL: `sqlite:///FILE`, or `postgresql+psycopg://...` for several workers",
+    )
+    keep_days: int = Field(default=400, ge=30, description="days that items, buckets and resolved alerts are kept")
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class TrendSettings:
+    """Event time: windows and lateness."""
+
+    windows_minutes: Windows = Field(default=(15, 60, 180, 360, 1440), description="windows that are shown, minutes")
+    lateness_s: int = Field(
+        default=300, ge=0, description="how far behind the newest item an item may be and still alert"
+    )
+    idle_after_s: int = Field(
+        default=30,
+        ge=1,
+        description="silence after which a partition with nothing left to read stops holding windows open",
+    )
+    story_hours: int = Field(default=48, ge=1, description="how long copies of one story are recognised")
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class SpikeSettings:
+    """When negative news is more than a series' own history explains."""
+
+    windows_minutes: Windows = Field(
+        default=(15, 60, 180), description="windows that are compared with their baseline"
+    )
+    half_life_hours: float = Field(default=24.0, gt=0, description="half-life of the usual negative share")
+    prior_items: float = Field(
+        default=30.0,
+        gt=0,
+        description="how many items the pooled share of all series weighs in each series' own",
+    )
+    prior_share: float = Field(default=0.2, gt=0, lt=1, description="negative share assumed before anything was seen")
+    overdispersion: tuple[float, ...] = Field(
+        default=(0.02, 0.01, 0.005),
+        description="correlation between a window's items, by window; the last also serves longer windows",
+    )
+    min_negatives: int = Field(
+        default=5, ge=1, description="fewest negative items in a window that can open an alert"
+    )
+    min_ratio: float = Field(
+        default=1.3, ge=1, description="how many times the expected negatives there must be, at least"
+    )
+    open_p: float = Field(default=1e-4, gt=0, lt=1, description="p-value at or below which an alert opens")
+    critical_p: float = Field(default=1e-6, gt=0, lt=1, description="p-value at or below which it is critical")
+    resolve_p: float = Field(
+        default=0.05, gt=0, lt=1, description="p-value that the two shortest windows must exceed ..."
+    )
+    resolve_after_minutes: WindowMinutes = Field(
+        default=30, description="... for this long before the alert resolves"
+    )
+    baseline_days: int = Field(
+        default=14, ge=1, description="days of buckets that the baseline is rebuilt from at start"
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class AlertSettings:
+    """Where alerts go."""
+
+    alertmanager_urls: tuple[str, ...] = Field(
+        default=(),
+        description="Alertmanagers to deliver to, e.g. `http://localhost:9093`; none: log and store only",
+    )
+    repeat_s: int = Field(
+        default=60, ge=5, description="how often an open alert is sent again, so that it does not expire"
+    )
+    retry_max_s: int = Field(default=60, ge=1, description="longest pause between attempts to deliver, seconds")
+    timeout_s: float = Field(default=5.0, gt=0, description="longest that one delivery may take, seconds")
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class HttpSettings:
+    """Where `/metrics`, `/healthz` and `/readyz` are served."""
+
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(default=9310, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    external_url: str | None = Field(default=None, description="how people reach it, for links in alerts")
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class LogSettings:
+    """What is written to standard error."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="least severity that is logged"
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class EntitySettings:
+    """One `[[watchlist]]` entry: an entity whose news is followed as a series of its own."""
+
+    name: str = Field(min_length=1, max_length=100, description="name of the series")
+    aliases: tuple[str, ...] = Field(default=(), description="other names that mean it, matched as whole words")
+    tickers: tuple[str, ...] = Field(default=(), description="ticker symbols, matched in capitals only")
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured; see the README's table of settings."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    source: SourceSettings = SourceSettings()
+    kafka: KafkaSettings = KafkaSettings()
+    file: FileSettings = FileSettings()
+    model: ModelSettings = ModelSettings()
+    store: StoreSettings = StoreSettings()
+    trends: TrendSettings = TrendSettings()
+    spikes: SpikeSettings = SpikeSettings()
+    alerts: AlertSettings = AlertSettings()
+    http: HttpSettings = HttpSettings()
+    log: LogSettings = LogSettings()
+    watchlist: tuple[EntitySettings, ...] = ()
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.source.kind == "file" and self.file.path is None:
+            raise ValueError('source.kind is "file" but file.path is not set; set file.path to a .jsonl or .csv file')
+        kafka = self.kafka
+        if kafka.security_protocol.startswith("SASL") and not (
+            kafka.sasl_mechanism and kafka.sasl_username and kafka.sasl_password
+        ):
+            raise ValueError(
+                f"kafka.security_protocol is {kafka.security_protocol!r}, which also needs "
+                f"kafka.sasl_mechanism, kafka.sasl_username and kafka.sasl_password"
+            )
+        names = [entity.name for entity in self.watchlist]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"watchlist names {twice[0]!r} twice; merge the two entries")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment overrides the file; nothing else is read."""
+        return env_settings, init_settings
+
+
+def load(path: Path | None = None) -> Settings:
+    """Settings from the TOML file at `path` (none: defaults), overridden by the environment.
+
+    A variable is named SENTIMENT_SECTION__KEY, for example SENTIMENT_KAFKA__TOPIC.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key or value in it or in the environment is wrong.
+    """
+    data: dict[str, Any] = {}
+    if path is not None:
+        try:
+            data = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read ({error.strerror}); give a TOML file with --config") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path}: byte {error.start} is not UTF-8") from error
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{path}: not TOML: {error}") from error
+    for variable in os.environ:
+        section = variable.removeprefix(ENV_PREFIX).partition("__")[0].lower()
+        if variable.startswith(ENV_PREFIX) and section not in Settings.model_fields:
+            known = list(Settings.model_fields)
+            raise ConfigError(
+                f"environment variable {variable}: there is no section {section!r}, "
+                f"expected one of {', '.join(known)}{_closest(section, known)}"
+            )
+    try:
+        return Settings(**data)
+    except SettingsError as error:
+        raise ConfigError(f"environment: {error}; lists and tables are given as JSON") from error
+    except ValidationError as error:
+        raise ConfigError(_explained(error, path)) from error
+
+
+def documented() -> Iterator[tuple[str, str, str]]:
+    """Every setting as (key, default, description), in the order of the sections."""
+    for section, info in Settings.model_fields.items():
+        kind = EntitySettings if section == "watchlist" else info.annotation
+        prefix = "watchlist[]." if section == "watchlist" else f"{section}."
+        for name, described in kind.__pydantic_fields__.items():  # type: ignore[union-attr]
+            default = (
+                "required" if described.is_required() else _toml(described.get_default(call_default_factory=True))
+            )
+            yield f"{prefix}{name}", default, described.description or ""
+
+
+def _toml(value: object) -> str:
+    """A default as it would stand in the TOML file."""
+    if value is None:
+        return "unset"
+    return json.dumps(value, default=str).replace("{}", "{ }")
+
+
+def _explained(error: ValidationError, path: Path | None) -> str:
+    """The first thing wrong, in one line: where, which value, what was expected."""
+    first, *others = error.errors(include_url=False)
+    # Where a value stands: its keys, without the validator's own marks such as the name of a union's member.
+    location = [str(part) for part in first["loc"]]
+    key = re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", ".".join(location)) or "settings"
+    variable = ENV_PREFIX + "__".join(location).upper()
+    where = f"environment variable {variable}" if variable in os.environ else f"{path or 'settings'}: {key}"
+    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        siblings = _keys_of(location[0]) if len(location) > 1 else list(Settings.model_fields)
+        what = f"unknown key, expected one of {', '.join(siblings)}{_closest(location[-1], siblings)}"
+    else:
+        message = first["msg"].removeprefix("Value error, ")
+        what = message[0].lower() + message[1:]
+        if len(location) > 1 and "password" not in key:
+            what = f"{first['input']!r}: {what}"
+    more = f" (and {len(others)} more)" if others else ""
+    return f"{where}: {what}{more}"
+
+
+def _keys_of(section: str) -> list[str]:
+    kind = EntitySettings if section == "watchlist" else Settings.model_fields[section].annotation
+    return list(kind.__pydantic_fields__)  # type: ignore[union-attr]
+
+
+def _closest(word: str, known: Iterable[str]) -> str:
+    match = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {match[0]!r}?" if match else ""

@@ -1,0 +1,373 @@
+"""The values that parts hand to each other, and the only parser of the news record's wire format."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final, Literal, NamedTuple
+
+MAX_RECORD_BYTES: Final = 1 << 20
+MAX_TITLE_CHARS: Final = 1_000
+MAX_BODY_CHARS: Final = 100_000
+MAX_ID_CHARS: Final = 256
+MAX_FIELD_CHARS: Final = 2_048
+
+SENTIMENTS: Final = ("negative", "neutral", "positive")
+BUCKET: Final = timedelta(minutes=5)
+"""The smallest step of event time: everything is counted by it."""
+
+Reason = Literal[
+    "too_large", "not_utf8", "not_json", "not_object", "missing", "wrong_type", "bad_value", "nul"
+]  # fmt: skip
+"""Why a record was rejected. A closed set: it is a metric label."""
+
+
+class MonitorError(Exception):
+    """Something that the user can mend. The message says in one line what was wrong, where, and what to do."""
+
+
+class RecordError(MonitorError):
+    """A record breaks the contract; the message names the key and the value.
+
+    Attributes:
+        reason: the rule that it broke, from a closed set.
+    """
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason: Reason = reason
+
+
+class Series(NamedTuple):
+    """What is followed through time: a topic or a watched entity."""
+
+    dimension: Literal["topic", "entity"]
+    name: str
+
+
+EVERYTHING: Final = Series("topic", "Everything")
+"""The series that every item belongs to, whatever its topic."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewsItem:
+    """One news text as it was published. `published_at` is in UTC."""
+
+    id: str
+    title: str
+    published_at: datetime
+    body: str | None = None
+    source: str | None = None
+    url: str | None = None
+    language: str | None = None
+
+    @property
+    def text(self) -> str:
+        """What the model reads: the title, then the body where there is one."""
+        return f"{self.title}\n{self.body}" if self.body else self.title
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """An item with what the model named by `model` says of it: a probability for each label of each task."""
+
+    item: NewsItem
+    topic: str
+    sentiment: str
+    topic_probs: Mapping[str, float]
+    sentiment_probs: Mapping[str, float]
+    model: str
+
+    @property
+    def sentiment_score(self) -> float:
+        """P(positive) - P(negative), from -1 to 1."""
+        return self.sentiment_probs["positive"] - self.sentiment_probs["negative"]
+
+
+@dataclass(frozen=True, slots=True)
+class RawRecord:
+    """One record as a source read it. `value` is JSON of the contract; `original` the bytes it was made from,
+    where these differ (a CSV row)."""
+
+    partition: int
+    offset: int
+    value: bytes
+    original: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PositionUpdate:
+    """Where a partition stands after a batch: `next` replaces `expected` (None: nothing was stored)."""
+
+    partition: int
+    expected: int | None
+    next: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records read together, and the positions that stand once they are all stored."""
+
+    records: tuple[RawRecord, ...] = ()
+    positions: tuple[PositionUpdate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionClock:
+    """How far a partition was read: the offset to read `next`, the newest event time seen, and when it was last
+    `active_at`, that is, gave a record or was known to hold unread ones. None: nothing was read yet."""
+
+    next: int | None
+    newest_event_at: datetime | None
+    active_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Sums over the items of one bucket or window. `score` is the sum of sentiment scores."""
+
+    items: int = 0
+    negatives: int = 0
+    score: float = 0.0
+    late: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(
+            self.items + other.items,
+            self.negatives + other.negatives,
+            self.score + other.score,
+            self.late + other.late,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One item as it is counted and stored.
+
+    `event_at` is the time it counts at: when it was published, or when it arrived if dated in the future.
+    """
+
+    scored: Scored
+    partition: int
+    offset: int
+    event_at: datetime
+    story: str
+    entities: tuple[str, ...] = ()
+    late: bool = False
+
+    @property
+    def series(self) -> tuple[Series, ...]:
+        """Every series that this item counts in."""
+        return (
+            EVERYTHING,
+            Series("topic", self.scored.topic),
+            *(Series("entity", name) for name in self.entities),
+        )
+
+    @property
+    def counts(self) -> Counts:
+        """What this item adds to a bucket."""
+        return Counts(1, int(self.scored.sentiment == "negative"), self.scored.sentiment_score, self.late)
+
+
+Severity = Literal["warning", "critical"]
+Channel = Literal["alertmanager", "log"]
+"""How alerts leave the monitor. A closed set: it is a metric label."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One series against its baseline, in the window that speaks most clearly.
+
+    `observed` of `items` items were negative, `expected` were usual, with the central 95 % `band` of what is usual.
+    `firing`: this series is in a spike; `severity` is what this step alone amounts to, None if it would not open one.
+    """
+
+    series: Series
+    window_minutes: int
+    observed: int
+    items: int
+    expected: float
+    band: tuple[float, float]
+    p_value: float
+    firing: bool
+    severity: Severity | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One story behind an alert; `copies` is how many items told it within the alert's window."""
+
+    id: str
+    title: str
+    published_at: datetime
+    sentiment_score: float
+    source: str | None = None
+    url: str | None = None
+    copies: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A spike of negative news in one series, from its opening to its end.
+
+    `observed` of `items` items in `window` were negative; `expected` would have been usual, within the 95 %
+    `band`. `revision` grows with every change that receivers should hear of; `resolved_at` is None while the
+    alert is open.
+    """
+
+    series: Series
+    window: str
+    severity: Severity
+    opened_at: datetime
+    updated_at: datetime
+    observed: int
+    items: int
+    expected: float
+    band: tuple[float, float]
+    p_value: float
+    late: int = 0
+    evidence: tuple[Evidence, ...] = ()
+    models: tuple[str, ...] = ()
+    resolved_at: datetime | None = None
+    escalated_at: datetime | None = None
+    revision: int = 1
+    kind: str = field(default="negative_share")
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for every alert of this kind on this series, so that receivers can de-duplicate."""
+        return _digest(self.kind, self.series.dimension, self.series.name)
+
+    @property
+    def id(self) -> str:
+        """One opening of this alert."""
+        return _digest(self.fingerprint, self.opened_at.isoformat())
+
+
+def bucket_start(moment: datetime) -> datetime:
+    """The start of the bucket that a moment falls into."""
+    return moment - (moment - _EPOCH) % BUCKET
+
+
+def window_name(minutes: int) -> str:
+    """A window's length as people write it: 15m, 1h, 24h."""
+    return f"{minutes // 60}h" if minutes % 60 == 0 else f"{minutes}m"
+
+
+def parse(raw: bytes) -> NewsItem:
+    """Read one news record: a JSON object in UTF-8, as the README's table of the record describes it.
+
+    Raises:
+        RecordError: the record breaks the contract. Nothing else is raised, whatever the bytes.
+    """
+    if len(raw) > MAX_RECORD_BYTES:
+        raise RecordError("too_large", f"record is {len(raw):,} bytes, at most {MAX_RECORD_BYTES:,} are accepted")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RecordError("not_utf8", f"byte {error.start} of the record is not UTF-8") from error
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RecordError("not_json", f"record is not JSON: {error} in {_shown(text)}") from error
+    if not isinstance(data, dict):
+        raise RecordError("not_object", f"record is {_kind(data)}, expected a JSON object: {_shown(text)}")
+
+    title = _title(data)
+    published_at = _time(data)
+    source = _text(data, "source", MAX_FIELD_CHARS)
+    url = _text(data, "url", MAX_FIELD_CHARS)
+    if url is not None and not url.lower().startswith(("http://", "https://")):
+        raise RecordError("bad_value", f"url: {_shown(url)} is not an http or https link")
+    language = _text(data, "language", MAX_FIELD_CHARS)
+    if language is not None and not _BCP47.fullmatch(language):
+        raise RecordError("bad_value", f"language: {_shown(language)} is not a BCP 47 tag such as en or pt-BR")
+    body = _text(data, "body", MAX_BODY_CHARS)
+    item_id = _text(data, "id", MAX_ID_CHARS)
+    if item_id is None:
+        item_id = _digest(source or "", url or title, published_at.isoformat())
+    return NewsItem(item_id, title, published_at, body, source, url, language)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_BCP47 = re.compile(r"[A-Za-z]{1,8}(-[A-Za-z0-9]{1,8})*")
+_RFC3339 = re.compile(
+    r"(?P<date>\d{4}-\d{2}-\d{2})[Tt ](?P<minute>\d{2}:\d{2}):(?P<second>\d{2})(?P<fraction>\.\d+)?"
+    r"(?P<offset>[Zz]|[+-]\d{2}:\d{2})?",
+    re.ASCII,
+)
+
+
+def _title(data: dict[str, object]) -> str:
+    title = _text(data, "title", MAX_TITLE_CHARS)
+    if title is None:
+        if "title" in data:
+            raise RecordError("bad_value", f"title: {_shown(data['title'])} has no text")
+        raise RecordError("missing", f"title: missing; the record has the keys {_shown(sorted(data))}")
+    return title
+
+
+def _text(data: dict[str, object], key: str, max_chars: int) -> str | None:
+    """The trimmed text under `key`; None where it is absent, null or blank."""
+    value = data.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise RecordError("wrong_type", f"{key}: {_shown(value)} is {_kind(value)}, expected text")
+    if "\0" in value:
+        raise RecordError("nul", f"{key}: {_shown(value)} has a NUL character")
+    value = value.strip()
+    if len(value) > max_chars:
+        raise RecordError(
+            "bad_value",
+            f"{key}: {len(value):,} characters, at most {max_chars:,} are accepted: {_shown(value)}",
+        )
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RecordError("bad_value", f"{key}: {_shown(value)} has half of a surrogate pair") from error
+    return value or None
+
+
+def _time(data: dict[str, object]) -> datetime:
+    value = _text(data, "published_at", MAX_FIELD_CHARS)
+    if value is None:
+        raise RecordError("missing", f"published_at: missing; the record has the keys {_shown(sorted(data))}")
+    match = _RFC3339.fullmatch(value)
+    expected = "expected RFC 3339 with an offset, e.g. 2023-03-10T16:42:07Z"
+    if match is None:
+        raise RecordError("bad_value", f"published_at: {_shown(value)} is not a time, {expected}")
+    if match["offset"] is None:
+        raise RecordError("bad_value", f"published_at: {_shown(value)} has no offset, {expected}")
+    # datetime knows no 60th second: a leap second becomes the start of the next minute.
+    leap = match["second"] == "60"
+    second = "59" if leap else match["second"]
+    fraction = "" if leap else (match["fraction"] or "")[:7]
+    try:
+        moment = datetime.fromisoformat(
+            f"{match['date']}T{match['minute']}:{second}{fraction}{match['offset'].upper()}"
+        )
+        return (moment + timedelta(seconds=leap)).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise RecordError(
+            "bad_value", f"published_at: {_shown(value)} is no real time ({error}), {expected}"
+        ) from error
+
+
+def _shown(value: object, max_chars: int = 120) -> str:
+    """A value as an error message shows it: one line, escaped, cut."""
+    text = ascii(value) if not isinstance(value, str) else ascii(value[: max_chars + 1])
+    return text if len(text) <= max_chars else text[: max_chars - 3] + "..."
+
+
+def _kind(value: object) -> str:
+    names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list"}
+    return "null" if value is None else names.get(type(value), "an object")
+
+
+def _digest(*parts: str) -> str:
+    """A short, stable name for some text: 16 bytes of BLAKE2b in hex."""
+    return hashlib.blake2b("\x1f".join(parts).encode("utf-8"), digest_size=16).hexdigest()

@@ -1,0 +1,82 @@
+"""Settings: one file, the environment over it, and errors that name the key."""
+
+from pathlib import Path
+
+import pytest
+
+from monitor import config
+from monitor.config import ConfigError
+
+
+def _load(tmp_path: Path, text: str) -> config.Settings:
+    path = tmp_path / "monitor.toml"
+    path.write_text(text, encoding="utf-8")
+    return config.load(path)
+
+
+def test_without_a_file_every_setting_has_its_default() -> None:
+    assert config.load().spikes.open_p == 1e-4
+
+
+def test_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SENTIMENT_KAFKA__TOPIC", "from-environment")
+    settings = _load(tmp_path, '[kafka]\ntopic = "from-file"\ngroup = "desk"\n')
+    assert (settings.kafka.topic, settings.kafka.group) == ("from-environment", "desk")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[spikes]\nopne_p = 0.1\n", r"spikes\.opne_p: unknown key, .*did you mean 'open_p'\?"),
+        ("[spike]\nopen_p = 0.1\n", r"spike: unknown key, .*did you mean 'spikes'\?"),
+        ("[spikes]\nopen_p = 2\n", r"monitor\.toml: spikes\.open_p: 2: input should be less than 1"),
+        (
+            "[spikes]\nwindows_minutes = [7]\n",
+            r"spikes\.windows_minutes\[0\]: 7: must be a multiple of the 5-minute",
+        ),
+        ("[trends]\nwindows_minutes = [60, 15]\n", r"trends\.windows_minutes: .*must ascend"),
+        ("spikes = [\n", r"monitor\.toml: not TOML: "),
+        ('[source]\nkind = "file"\n', r'source\.kind is "file" but file\.path is not set'),
+        ('[kafka]\nsecurity_protocol = "SASL_SSL"\n', r"also needs kafka\.sasl_mechanism"),
+        ('[[watchlist]]\nname = "A"\n[[watchlist]]\nname = "A"\n', r"watchlist names 'A' twice"),
+        (
+            '[[watchlist]]\nname = "A"\nalias = ["B"]\n',
+            r"watchlist\[0\]\.alias: unknown key.*did you mean 'aliases'",
+        ),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_value_and_what_was_expected(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        _load(tmp_path, text)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.toml: cannot be read \(No such file"):
+        config.load(tmp_path / "nowhere.toml")
+
+
+def test_a_wrong_environment_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SENTIMENT_HTTP__PORT", "many")
+    with pytest.raises(
+        ConfigError, match=r"environment variable SENTIMENT_HTTP__PORT: 'many': input should be a valid"
+    ):
+        config.load()
+
+
+def test_an_unknown_section_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SENTIMENT_HTPP__PORT", "1")
+    with pytest.raises(ConfigError, match=r"SENTIMENT_HTPP__PORT: there is no section 'htpp'.*did you mean 'http'"):
+        config.load()
+
+
+def test_a_password_never_stands_in_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        _load(tmp_path, "[kafka]\nsasl_password = 1234567\n")
+    assert "1234567" not in str(caught.value)
+
+
+def test_every_setting_is_described() -> None:
+    undescribed = [key for key, _, description in config.documented() if not description]
+    assert undescribed == []
