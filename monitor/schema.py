@@ -1,0 +1,232 @@
+"""The tables of the database, and the rows that its values become. Only `monitor.store` and what is beneath it import
+this module."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Dialect,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    RowMapping,
+    Table,
+    Text,
+    TypeDecorator,
+)
+
+from monitor.records import Alert, Counts, Entry, Evidence, Series, bucket_start
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Moment(TypeDecorator[datetime]):
+    """A moment as whole microseconds since 1970 in UTC: exact for all years that datetime knows, and in order
+    under every database's comparison. Aware datetimes go in, in whatever zone; they come out in UTC."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        if value is None:
+            return None
+        if value.utcoffset() is None:
+            raise ValueError(f"{value!r} has no time zone, expected an aware datetime")
+        return (value - _EPOCH) // _MICROSECOND
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+METADATA = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+# `stream` is the source that was read, `publisher` the source that the news names.
+ITEMS = Table(
+    "items",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("stream", Text, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("body", Text),
+    Column("publisher", Text),
+    Column("url", Text),
+    Column("language", Text),
+    Column("published_at", Moment, nullable=False),
+    Column("event_at", Moment, nullable=False),
+    Column("stored_at", Moment, nullable=False),
+    Column("story", Text, nullable=False),
+    Column("topic", Text, nullable=False),
+    Column("sentiment", Text, nullable=False),
+    Column("sentiment_score", Double, nullable=False),
+    Column("topic_probs", JSON, nullable=False),
+    Column("sentiment_probs", JSON, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("late", Boolean, nullable=False),
+    Index(None, "event_at"),
+    Index(None, "topic", "event_at"),
+)
+
+ITEM_ENTITIES = Table(
+    "item_entities",
+    METADATA,
+    Column("item_id", Text, ForeignKey("items.id", ondelete="CASCADE"), primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("event_at", Moment, nullable=False),  # the item's own, here so that one index finds a window
+    Index(None, "name", "event_at"),
+    sqlite_with_rowid=False,
+)
+
+# The key begins with the time, for reading a range of it, and ends with the stream's partition: partitions belong
+# to one worker at a time, so no two workers write one row.
+BUCKETS = Table(
+    "buckets",
+    METADATA,
+    Column("start", Moment, primary_key=True),
+    Column("dimension", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("stream", Text, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("items", BigInteger, nullable=False),
+    Column("negatives", BigInteger, nullable=False),
+    Column("score", Double, nullable=False),
+    Column("late", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+POSITIONS = Table(
+    "positions",
+    METADATA,
+    Column("stream", Text, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("next_offset", BigInteger),  # null: nothing was stored of this partition yet
+    Column("newest_event_at", Moment),
+    Column("active_at", Moment, nullable=False),
+)
+
+EVALUATIONS = Table(
+    "evaluations",
+    METADATA,
+    Column("stream", Text, primary_key=True),
+    Column("through", Moment, nullable=False),
+)
+
+ALERTS = Table(
+    "alerts",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("dimension", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("window", Text, nullable=False),
+    Column("severity", Text, nullable=False),
+    Column("opened_at", Moment, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+    Column("escalated_at", Moment),
+    Column("resolved_at", Moment),
+    Column("observed", BigInteger, nullable=False),
+    Column("items", BigInteger, nullable=False),
+    Column("expected", Double, nullable=False),
+    Column("band", JSON, nullable=False),
+    Column("p_value", Double, nullable=False),
+    Column("late", BigInteger, nullable=False),
+    Column("evidence", JSON, nullable=False),
+    Column("models", JSON, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Index(None, "opened_at"),
+)
+
+DELIVERIES = Table(
+    "deliveries",
+    METADATA,
+    Column("channel", Text, primary_key=True),
+    Column("alert_id", Text, ForeignKey("alerts.id", ondelete="CASCADE"), primary_key=True),
+    Column("revision", BigInteger, nullable=False),  # the newest that the channel acknowledged; 0: none
+    Column("failures", Integer, nullable=False),  # since it last acknowledged one
+    Column("attempted_at", Moment, nullable=False),
+    Column("next_attempt_at", Moment),  # null: at once
+    Column("error", Text),
+    Index(None, "alert_id"),
+)
+
+
+def item_row(source: str, entry: Entry, now: datetime) -> dict[str, Any]:
+    scored = entry.scored
+    return {
+        "id": scored.item.id,
+        "stream": source,
+        "partition": entry.partition,
+        "offset": entry.offset,
+        "title": scored.item.title,
+        "body": scored.item.body,
+        "publisher": scored.item.source,
+        "url": scored.item.url,
+        "language": scored.item.language,
+        "published_at": scored.item.published_at,
+        "event_at": entry.event_at,
+        "stored_at": now,
+        "story": entry.story,
+        "topic": scored.topic,
+        "sentiment": scored.sentiment,
+        "sentiment_score": scored.sentiment_score,
+        "topic_probs": dict(scored.topic_probs),
+        "sentiment_probs": dict(scored.sentiment_probs),
+        "model": scored.model,
+        "late": entry.late,
+    }
+
+
+def entity_rows(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    return [
+        {"item_id": entry.scored.item.id, "name": name, "event_at": entry.event_at}
+        for entry in entries
+        for name in dict.fromkeys(entry.entities)
+    ]
+
+
+def bucket_rows(source: str, entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """What the entries add to each bucket."""
+    sums: defaultdict[tuple[datetime, Series, int], Counts] = defaultdict(Counts)
+    for entry in entries:
+        negative = entry.scored.sentiment == "negative"
+        one = Counts(1, int(negative), entry.scored.sentiment_score, int(entry.late))
+        for series in dict.fromkeys(entry.series):
+            sums[bucket_start(entry.event_at), series, entry.partition] += one
+    return [
+        {"start": start, **series._asdict(), "stream": source, "partition": partition} | asdict(counts)
+        for (start, series, partition), counts in sums.items()
+    ]
+
+
+def alert_row(alert: Alert) -> dict[str, Any]:
+    row = {field.name: getattr(alert, field.name) for field in fields(Alert) if field.name != "series"}
+    evidence = [asdict(one) | {"published_at": one.published_at.isoformat()} for one in alert.evidence]
+    return row | alert.series._asdict() | {"id": alert.id, "evidence": evidence}
+
+
+def alert_of(row: RowMapping) -> Alert:
+    values = {field.name: row[field.name] for field in fields(Alert) if field.name != "series"}
+    evidence = (one | {"published_at": datetime.fromisoformat(one["published_at"])} for one in row["evidence"])
+    values |= {
+        "evidence": tuple(Evidence(**one) for one in evidence),
+        "band": tuple(row["band"]),
+        "models": tuple(row["models"]),
+    }
+    return Alert(series=Series(row["dimension"], row["name"]), **values)

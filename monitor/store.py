@@ -1,0 +1,379 @@
+"""What the monitor remembers: items, buckets, positions, alerts, and what each channel was told of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any, Final, Self
+
+import sqlalchemy as sa
+
+from monitor.database import Database, StoreError, StoreUnavailable
+from monitor.records import EVERYTHING, Alert, Counts, Entry, PartitionClock, PositionUpdate, Series, bucket_start
+from monitor.schema import (
+    ALERTS,
+    BUCKETS,
+    DELIVERIES,
+    EVALUATIONS,
+    ITEM_ENTITIES,
+    ITEMS,
+    POSITIONS,
+    Moment,
+    alert_of,
+    alert_row,
+    bucket_rows,
+    entity_rows,
+    item_row,
+)
+
+__all__ = ["PositionConflict", "Store", "StoreError", "StoreUnavailable", "StoredItem"]
+
+_COUNTS: Final = tuple(field.name for field in fields(Counts))
+_EVALUATING: Final = int.from_bytes(b"sm-evalu")  # a lock's name
+_PRUNE_ROWS: Final = 1_000
+
+
+class PositionConflict(StoreError):
+    """A partition or an evaluation does not stand where this worker left it: another worker has taken over."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredItem:
+    """One item as it is stored, with what the model named by `model` said of it when it came in."""
+
+    id: str
+    title: str
+    published_at: datetime
+    body: str | None
+    source: str | None
+    url: str | None
+    language: str | None
+    event_at: datetime
+    story: str
+    topic: str
+    sentiment: str
+    sentiment_score: float
+    model: str
+    late: bool
+
+
+class Store:
+    """The database behind `url`, created and migrated as needed; safe to share among threads.
+
+    A batch's items, their bucket increments and its positions are one transaction, so that after any crash a source
+    that reads on from `positions` counts each item exactly once. On SQLite a power cut may lose the newest
+    transactions, each as a whole (`synchronous=NORMAL`): their items are read again, and alerts may be told again.
+
+    Args:
+        url: `sqlite:///FILE`, `sqlite://` (in memory, gone when closed), or for several workers
+            `postgresql+psycopg://USER:PASSWORD@HOST/NAME`.
+
+    Raises:
+        StoreUnavailable: from every method, where trying again may help.
+        StoreError: from every method, where it will not.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._database = Database(url)
+
+    def close(self) -> None:
+        """Disconnect, and let another worker evaluate."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def ping(self) -> None:
+        """Reach the database; raises StoreUnavailable where it cannot be reached."""
+        with self._database.read("reach it") as connection:
+            connection.execute(sa.select(1))
+
+    # The stream: items, buckets, positions
+
+    def positions(self, source: str, partitions: Sequence[int]) -> dict[int, int]:
+        """The next offset to read of each of these partitions, for those that anything was stored of."""
+        stored = POSITIONS.c
+        query = sa.select(stored.partition, stored.next_offset).where(
+            stored.stream == source, stored.partition.in_(partitions), stored.next_offset.is_not(None)
+        )
+        with self._database.read("read positions") as connection:
+            return {row.partition: row.next_offset for row in connection.execute(query)}
+
+    def commit(
+        self, source: str, entries: Sequence[Entry], positions: Sequence[PositionUpdate], now: datetime
+    ) -> list[Entry]:
+        """Store a batch, all of it or nothing, and give those of its entries that were new, in their order.
+
+        An entry whose item id is stored already, or stands earlier in the batch, is a repeat: it is not counted
+        again, though its event time still moves its partition's clock.
+
+        Raises:
+            PositionConflict: a partition is not at the offset that its update expects; nothing was written. This
+                also answers a second try after the database had stored the first but could not say so any more: in
+                both cases go on from `positions`.
+            ValueError: an entry's partition has no update in `positions`.
+        """
+        if stray := {entry.partition for entry in entries} - {update.partition for update in positions}:
+            raise ValueError(f"entries of the partitions {sorted(stray)} came without updates of their positions")
+        distinct: dict[str, Entry] = {}
+        newest: dict[int, datetime] = {}
+        for entry in entries:
+            distinct.setdefault(entry.scored.item.id, entry)
+            newest[entry.partition] = max(entry.event_at, newest.get(entry.partition, entry.event_at))
+        # Workers may store copies of the same items at once, or disagree on who has a partition: that all write in
+        # one order keeps them from a deadlock.
+        rows = [item_row(source, distinct[item_id], now) for item_id in sorted(distinct)]
+        insert = self._database.insert(ITEMS).on_conflict_do_nothing().returning(ITEMS.c.id)
+        with self._database.write("store a batch") as connection:
+            for update in sorted(positions, key=lambda update: update.partition):
+                self._advance(connection, source, update, newest.get(update.partition), now)
+            inserted = set(connection.scalars(insert, rows)) if rows else set()
+            new = [entry for item_id, entry in distinct.items() if item_id in inserted]
+            if mentions := entity_rows(new):
+                connection.execute(sa.insert(ITEM_ENTITIES), mentions)
+            if buckets := bucket_rows(source, new):
+                increment = self._database.insert(BUCKETS)
+                increment = increment.on_conflict_do_update(
+                    index_elements=list(BUCKETS.primary_key),
+                    set_={name: BUCKETS.c[name] + increment.excluded[name] for name in _COUNTS},
+                )
+                connection.execute(increment, buckets)
+        return new
+
+    def _advance(
+        self,
+        connection: sa.Connection,
+        source: str,
+        update: PositionUpdate,
+        newest_event_at: datetime | None,
+        now: datetime,
+    ) -> None:
+        """Move a partition's position and clock, provided that it stands where the update expects it."""
+        stored = POSITIONS.c
+        seen = sa.literal(newest_event_at, Moment)
+        moved = {
+            "next_offset": update.next,
+            "newest_event_at": sa.case(
+                (sa.or_(stored.newest_event_at.is_(None), stored.newest_event_at < seen), seen),
+                else_=stored.newest_event_at,
+            ),
+            "active_at": now,
+        }
+        here = {"stream": source, "partition": update.partition}
+        statement: Any
+        if update.expected is None:
+            first = here | moved | {"newest_event_at": newest_event_at}
+            statement = self._database.insert(POSITIONS).values(first)
+            statement = statement.on_conflict_do_update(
+                index_elements=list(POSITIONS.primary_key), set_=moved, where=stored.next_offset.is_(None)
+            )
+        else:
+            statement = sa.update(POSITIONS).filter_by(**here, next_offset=update.expected).values(moved)
+        if connection.scalar(statement.returning(stored.partition)) is None:
+            found = connection.scalar(sa.select(stored.next_offset).filter_by(**here))
+            raise PositionConflict(
+                f"database {self._database.shown_url}: partition {update.partition} of {source} stands at offset "
+                f"{found}, this batch expected {update.expected}: another worker has taken the partition over, or "
+                f"the batch was stored already; nothing was written, go on from the stored position"
+            )
+
+    def touch(self, source: str, partitions: Sequence[int], now: datetime) -> None:
+        """Note that these partitions have records waiting, so that their clocks count as active at `now`."""
+        rows = [{"stream": source, "partition": number, "active_at": now} for number in sorted(set(partitions))]
+        if rows:
+            with self._database.write("touch partitions") as connection:
+                connection.execute(self._database.upsert(POSITIONS, ["active_at"]), rows)
+
+    def clocks(self, source: str) -> dict[int, PartitionClock]:
+        """Where every partition of the source stands, whichever worker reads it."""
+        query = sa.select(POSITIONS).where(POSITIONS.c.stream == source)
+        with self._database.read("read the partitions' clocks") as connection:
+            return {
+                row.partition: PartitionClock(row.next_offset, row.newest_event_at, row.active_at)
+                for row in connection.execute(query)
+            }
+
+    def buckets(self, start: datetime, end: datetime) -> list[tuple[Series, datetime, Counts]]:
+        """Every series' counts in each bucket that starts in [start, end), oldest first."""
+        key = (BUCKETS.c.start, BUCKETS.c.dimension, BUCKETS.c.name)
+        sums = (sa.func.sum(BUCKETS.c[name]) for name in _COUNTS)
+        within = (BUCKETS.c.start >= start, BUCKETS.c.start < end)
+        query = sa.select(*key, *sums).where(*within).group_by(*key).order_by(*key)
+        with self._database.read("read buckets") as connection:
+            return [
+                (Series(dimension, name), moment, Counts(int(items), int(negatives), float(score), int(late)))
+                for moment, dimension, name, items, negatives, score, late in connection.execute(query)
+            ]
+
+    def window_items(self, series: Series, start: datetime, end: datetime, limit: int) -> list[StoredItem]:
+        """The negative items of a series with an event time in [start, end), the most negative first."""
+        negative = ITEMS.c.sentiment == "negative"
+        order = (ITEMS.c.sentiment_score, ITEMS.c.event_at, ITEMS.c.id)
+        query = sa.select(*_STORED_ITEM).where(_within(series, start, end), negative).order_by(*order).limit(limit)
+        with self._database.read("read the items of a window") as connection:
+            return [StoredItem(**row) for row in connection.execute(query).mappings()]
+
+    def models_seen(self, series: Series, start: datetime, end: datetime) -> tuple[str, ...]:
+        """The models that scored a series' items with an event time in [start, end), in order of their names."""
+        query = sa.select(ITEMS.c.model).where(_within(series, start, end)).distinct().order_by(ITEMS.c.model)
+        with self._database.read("read the models of a window") as connection:
+            return tuple(connection.scalars(query))
+
+    def recent_stories(self, since: datetime) -> list[tuple[str, str, datetime]]:
+        """(title, story, event time) of every item since, oldest first: what an index of stories is rebuilt from."""
+        stored = ITEMS.c
+        query = sa.select(stored.title, stored.story, stored.event_at).where(stored.event_at >= since)
+        with self._database.read("read recent stories") as connection:
+            rows = connection.execute(query.order_by(stored.event_at, stored.id))
+            return [(title, story, event_at) for title, story, event_at in rows]
+
+    def counts(self) -> dict[str, int]:
+        """How many `items`, distinct `stories` and `alerts` are stored."""
+        query = sa.select(
+            sa.select(sa.func.count()).select_from(ITEMS).scalar_subquery(),
+            sa.select(sa.func.count(ITEMS.c.story.distinct())).scalar_subquery(),
+            sa.select(sa.func.count()).select_from(ALERTS).scalar_subquery(),
+        )
+        with self._database.read("count what it holds") as connection:
+            items, stories, alerts = connection.execute(query).one()
+        return {"items": items, "stories": stories, "alerts": alerts}
+
+    # Evaluations and alerts
+
+    def evaluator_lock(self) -> bool:
+        """Become, or make sure of still being, the one worker that evaluates; to be asked before every evaluation.
+
+        On PostgreSQL the lock lives as long as its connection. The call that finds it lost returns False, even if
+        the next would have it again, so that the caller starts over from what is stored. SQLite serves one worker,
+        which always has it.
+        """
+        return self._database.hold(_EVALUATING)
+
+    def evaluated_through(self, source: str) -> datetime | None:
+        """The event time up to which the source was evaluated; None: never."""
+        query = sa.select(EVALUATIONS.c.through).where(EVALUATIONS.c.stream == source)
+        with self._database.read("read how far it was evaluated") as connection:
+            return connection.scalar(query)
+
+    def save_evaluation(self, source: str, through: datetime, alerts: Sequence[Alert]) -> None:
+        """Store what an evaluation found and how far it went, in one transaction.
+
+        Raises:
+            PositionConflict: the source is evaluated further than `through`; nothing was written.
+        """
+        upsert = self._database.upsert(EVALUATIONS, ["through"], where=EVALUATIONS.c.through <= through)
+        mark: Any = upsert.values(stream=source, through=through).returning(EVALUATIONS.c.stream)
+        rows = [alert_row(alert) for alert in alerts]
+        with self._database.write("save an evaluation") as connection:
+            if connection.scalar(mark) is None:
+                raise PositionConflict(
+                    f"database {self._database.shown_url}: {source} is evaluated further than {through.isoformat()}: "
+                    f"another worker has taken over; nothing was written, go on from the stored mark"
+                )
+            if rows:
+                connection.execute(self._database.upsert(ALERTS, rows[0].keys() - {"id"}), rows)
+
+    def open_alerts(self) -> list[Alert]:
+        """The alerts that are not resolved, the oldest first."""
+        unresolved = sa.select(ALERTS).where(ALERTS.c.resolved_at.is_(None))
+        return self._alerts(unresolved.order_by(ALERTS.c.opened_at, ALERTS.c.id))
+
+    def alerts(self, since: datetime | None = None, limit: int = 1000) -> list[Alert]:
+        """Alerts, open or resolved, that opened at or after `since` (None: ever), the newest first."""
+        query = sa.select(ALERTS).order_by(ALERTS.c.opened_at.desc(), ALERTS.c.id).limit(limit)
+        return self._alerts(query if since is None else query.where(ALERTS.c.opened_at >= since))
+
+    def _alerts(self, query: sa.Select[Any]) -> list[Alert]:
+        with self._database.read("read alerts") as connection:
+            return [alert_of(row) for row in connection.execute(query).mappings()]
+
+    # Deliveries: what each channel has been told of each alert
+
+    def undelivered(self, channel: str, now: datetime, limit: int = 100) -> list[Alert]:
+        """Alerts that the channel did not acknowledge as they are now and whose next attempt is due, oldest first."""
+        due = sa.or_(DELIVERIES.c.next_attempt_at.is_(None), DELIVERIES.c.next_attempt_at <= now)
+        query = _waiting(channel, *ALERTS.c).where(due)
+        return self._alerts(query.order_by(ALERTS.c.opened_at, ALERTS.c.id).limit(limit))
+
+    def pending_deliveries(self, channel: str) -> int:
+        """How many alerts wait for this channel, whether their next attempt is due or not."""
+        with self._database.read("count pending deliveries") as connection:
+            return connection.scalar(_waiting(channel, sa.func.count())) or 0
+
+    def attempts(self, channel: str, alert: Alert) -> int:
+        """How often telling the channel of this alert has failed since it last succeeded."""
+        query = sa.select(DELIVERIES.c.failures).filter_by(channel=channel, alert_id=alert.id)
+        with self._database.read("read delivery attempts") as connection:
+            return connection.scalar(query) or 0
+
+    def delivered(self, channel: str, alert: Alert, now: datetime) -> None:
+        """Note that the channel acknowledged the alert in its present revision."""
+        row = {"revision": alert.revision, "failures": 0, "attempted_at": now, "next_attempt_at": None, "error": None}
+        upsert = self._database.upsert(DELIVERIES, row)
+        with self._database.write("note a delivery") as connection:
+            connection.execute(upsert, {"channel": channel, "alert_id": alert.id} | row)
+
+    def delivery_failed(
+        self, channel: str, alert: Alert, now: datetime, error: str, next_attempt_at: datetime
+    ) -> None:
+        """Note that telling the channel of the alert failed, why, and when to try again."""
+        row = {"failures": 1, "attempted_at": now, "next_attempt_at": next_attempt_at, "error": error}
+        first = {"channel": channel, "alert_id": alert.id, "revision": 0} | row
+        upsert = self._database.insert(DELIVERIES).on_conflict_do_update(
+            index_elements=list(DELIVERIES.primary_key),
+            set_=row | {"failures": DELIVERIES.c.failures + 1},
+        )
+        with self._database.write("note a failed delivery") as connection:
+            connection.execute(upsert, first)
+
+    # Upkeep
+
+    def prune(self, before: datetime) -> int:
+        """Delete buckets that start before the one of `before`, the items in them, and alerts resolved by then.
+
+        Returns how many rows of these went. They go a thousand at a time, so that no other writer waits for long.
+        """
+        oldest_kept = bucket_start(before)
+        stale = (
+            (ITEMS, ITEMS.c.event_at < oldest_kept),
+            (BUCKETS, BUCKETS.c.start < oldest_kept),
+            (ALERTS, ALERTS.c.resolved_at < oldest_kept),
+        )
+        return sum(self._delete(table, condition) for table, condition in stale)
+
+    def _delete(self, table: sa.Table, condition: sa.ColumnElement[bool]) -> int:
+        key = sa.tuple_(*table.primary_key)
+        chunk = sa.select(*table.primary_key).where(condition).limit(_PRUNE_ROWS)
+        deleted = 0
+        while True:
+            with self._database.write(f"delete old {table.name}") as connection:
+                gone = connection.execute(sa.delete(table).where(key.in_(chunk))).rowcount
+            deleted += gone
+            if gone < _PRUNE_ROWS:
+                return deleted
+
+
+_STORED_ITEM: Final = tuple(
+    (ITEMS.c.publisher if field.name == "source" else ITEMS.c[field.name]).label(field.name)
+    for field in fields(StoredItem)
+)
+
+
+def _within(series: Series, start: datetime, end: datetime) -> sa.ColumnElement[bool]:
+    """The items of a series with an event time in [start, end)."""
+    if series.dimension == "entity":
+        named = ITEM_ENTITIES.c
+        return ITEMS.c.id.in_(
+            sa.select(named.item_id).where(named.name == series.name, named.event_at >= start, named.event_at < end)
+        )
+    within = sa.and_(ITEMS.c.event_at >= start, ITEMS.c.event_at < end)
+    return within if series == EVERYTHING else sa.and_(ITEMS.c.topic == series.name, within)
+
+
+def _waiting(channel: str, *columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    """The alerts whose revision the channel did not acknowledge yet."""
+    told = (DELIVERIES.c.alert_id == ALERTS.c.id) & (DELIVERIES.c.channel == channel)
+    query = sa.select(*columns).select_from(ALERTS.outerjoin(DELIVERIES, told))
+    return query.where(ALERTS.c.revision > sa.func.coalesce(DELIVERIES.c.revision, 0))
