@@ -308,9 +308,26 @@ class Store:
         with self._database.read("read delivery attempts") as connection:
             return connection.scalar(query) or 0
 
-    def delivered(self, channel: str, alert: Alert, now: datetime) -> None:
-        """Note that the channel acknowledged the alert in its present revision."""
-        row = {"revision": alert.revision, "failures": 0, "attempted_at": now, "next_attempt_at": None, "error": None}
+    def enlist(self, channel: str, now: datetime) -> None:
+        """Take up a channel; what had resolved before it was ever heard of is over, and not to be told to it."""
+        known = sa.exists().where(DELIVERIES.c.channel == channel)
+        names = ["channel", "alert_id", "revision", "failures", "attempted_at"]
+        over = sa.select(
+            sa.literal(channel), ALERTS.c.id, ALERTS.c.revision, sa.literal(0), sa.literal(now, Moment)
+        ).where(ALERTS.c.resolved_at.is_not(None), ~known)
+        with self._database.write("take up a channel") as connection:
+            connection.execute(sa.insert(DELIVERIES).from_select(names, over))
+
+    def acknowledged(self, channel: str, alert: Alert) -> int:
+        """The newest revision of the alert that the channel acknowledged; 0 for none."""
+        query = sa.select(DELIVERIES.c.revision).filter_by(channel=channel, alert_id=alert.id)
+        with self._database.read("read deliveries") as connection:
+            return connection.scalar(query) or 0
+
+    def delivered(self, channel: str, alert: Alert, now: datetime, resume_at: datetime | None = None) -> None:
+        """Note that the channel acknowledged this revision, and when it may be told a newer one (None: at once)."""
+        attempt = {"failures": 0, "attempted_at": now, "next_attempt_at": resume_at, "error": None}
+        row = {"revision": alert.revision} | attempt
         upsert = self._database.upsert(DELIVERIES, row)
         with self._database.write("note a delivery") as connection:
             connection.execute(upsert, {"channel": channel, "alert_id": alert.id} | row)

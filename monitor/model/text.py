@@ -1,0 +1,52 @@
+"""What the model reads of a text: cleaned, cut to tokens, padded. Training and scoring both come through here."""
+
+import html
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+CLEANING: Final = 1
+"""Version of `clean`. Raise it with every change: a model must be fed as it was trained."""
+
+MAX_CHARS: Final = 10_000
+"""Of a longer text only this much is looked at; no supported `max_tokens` reaches further."""
+
+_URL = re.compile(r"(?:https?://|\bwww\.)\S+", re.IGNORECASE)
+
+
+def clean(text: str) -> str:
+    """`text` with HTML entities unescaped, URLs removed and white space runs reduced to one space; may be empty."""
+    return " ".join(_URL.sub(" ", html.unescape(text[:MAX_CHARS])).split())
+
+
+def open_tokenizer(path: Path, max_tokens: int) -> Tokenizer:
+    """The tokenizer in a `tokenizer.json`, set to cut texts at `max_tokens` and to leave padding to `pad`.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not a tokenizer.
+    """
+    content = path.read_text(encoding="utf-8")
+    try:
+        tokenizer = Tokenizer.from_str(content)
+    except Exception as error:  # the library raises nothing narrower
+        raise ValueError(f"{path}: not a tokenizer ({error})") from error
+    tokenizer.enable_truncation(max_tokens)
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def pad(token_ids: Sequence[Sequence[int]], pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of token ids as (input_ids, attention_mask), each (batch, longest), at least one token wide."""
+    longest = max((len(row) for row in token_ids), default=1) or 1
+    input_ids = np.full((len(token_ids), longest), pad_id, dtype=np.int64)
+    attention_mask = np.zeros_like(input_ids)
+    for row, ids in enumerate(token_ids):
+        input_ids[row, : len(ids)] = ids
+        attention_mask[row, : len(ids)] = 1
+    return input_ids, attention_mask

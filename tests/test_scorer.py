@@ -1,0 +1,369 @@
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from monitor.config import ModelSettings
+from monitor.model import checkpoint
+from monitor.model.checkpoint import CheckpointError
+from monitor.model.scorer import Scorer, ScorerError, open_scorer
+from monitor.records import SENTIMENTS, MonitorError, NewsItem
+from tests import tiny_model
+
+NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
+VARIED = [
+    "Shares of Halden Bank plunge 31% as depositors pull $4.2bn in a day",
+    "Fed holds rates",
+    "",
+    "https://example.com/only-a-link",
+    "$ACME - Acme Robotics beats on EPS by $0.12, revenue in-line &amp; raises outlook https://t.co/abc",
+    "OPEC+ agrees to cut output by 1.2 million barrels a day; Brent jumps past $90",
+    "Löwenbräu: Gewinn steigt überraschend — Aktie +7 %",
+    "中国央行下调存款准备金率 0.5 个百分点",
+    "\u202eRTL \u200b zero width \t and \x01 control 🚀🚀🚀",
+    "x" * 900,
+    "a " * 900,
+    "Verdant Foods names Maria Okoye chief executive. " * 40,
+]
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory) -> Path:
+    """One for the session: exporting the shipped model takes seconds."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def shipped(cache_dir) -> dict[str, Scorer]:
+    return {
+        backend: open_scorer(ModelSettings(backend=backend, device="cpu", cache_dir=cache_dir, cache_items=0))
+        for backend in ("torch", "onnx")
+    }
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> checkpoint.Checkpoint:
+    folder = tmp_path_factory.mktemp("tiny")
+    encoder = tiny_model.write_encoder(folder / "encoder")
+    tiny_model.write_checkpoint(folder / "model", tiny_model.network(encoder), encoder)
+    return checkpoint.read(folder / "model")
+
+
+def item(title: str, body: str | None = None) -> NewsItem:
+    return NewsItem(id="1", title=title, published_at=NOON, body=body)
+
+
+class Recorded:
+    """A network whose logits are sums over the tokens, and the shapes of the batches that it was given."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[int, int]] = []
+
+    def __call__(self, input_ids, attention_mask):
+        self.batches.append(input_ids.shape)
+        sums = (input_ids * attention_mask).sum(1, keepdims=True).astype(np.float32) / 100
+        return {"topic": sums * [[1, 2, 3]], "sentiment": sums * [[3, 1, 2]]}
+
+    @property
+    def rows(self) -> int:
+        return sum(rows for rows, _ in self.batches)
+
+
+def recorded_scorer(tiny, batch_tokens: int = 512, cache_items: int = 100) -> tuple[Scorer, Recorded]:
+    network = Recorded()
+    return Scorer(tiny, network, backend="recorded", batch_tokens=batch_tokens, cache_items=cache_items), network
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
+def test_every_item_gets_its_probabilities_in_the_order_given(shipped, backend):
+    scorer = shipped[backend]
+    items = [item(title) for title in VARIED]
+
+    scored = scorer.score(items)
+
+    assert [answer.item for answer in scored] == items
+    for answer in scored:
+        assert tuple(answer.topic_probs) == scorer.topics
+        assert tuple(answer.sentiment_probs) == scorer.sentiments == SENTIMENTS
+        assert sum(answer.topic_probs.values()) == pytest.approx(1, abs=1e-5)
+        assert sum(answer.sentiment_probs.values()) == pytest.approx(1, abs=1e-5)
+        assert answer.topic == max(answer.topic_probs, key=answer.topic_probs.__getitem__)
+        assert answer.sentiment == max(answer.sentiment_probs, key=answer.sentiment_probs.__getitem__)
+        assert answer.model == scorer.version == checkpoint.read("default").info.version
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 200])
+def test_both_backends_agree_whatever_the_batch(shipped, size):
+    texts = [VARIED[row % len(VARIED)] + f" {row}" * (row % 5) for row in range(size)]
+
+    torch_probs, onnx_probs = (shipped[backend].predict(texts) for backend in ("torch", "onnx"))
+
+    for task in ("topic", "sentiment"):
+        np.testing.assert_allclose(torch_probs[task], onnx_probs[task], atol=1e-3)
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
+def test_an_answer_does_not_depend_on_the_rest_of_the_batch(shipped, backend):
+    together = shipped[backend].predict(VARIED * 3)
+
+    for row, text in enumerate(VARIED):
+        alone = shipped[backend].predict([text])
+        for task in ("topic", "sentiment"):
+            np.testing.assert_allclose(together[task][row], alone[task][0], atol=1e-5)
+
+
+def test_plain_headlines_are_named_as_a_reader_would(shipped):
+    expected = {
+        "Fed raises interest rates by a quarter point": ("Fed | Central Banks", None),
+        "Oil prices jump as OPEC cuts output": ("Energy | Oil", None),
+        "Marlowe Industries declares quarterly dividend of $0.34 a share": ("Dividend", "neutral"),
+        "Halden Bank shares plunge after bank warns of heavy losses": (None, "negative"),
+        "Orion Software stock soars to record high on strong results": (None, "positive"),
+    }
+    for answer in shipped["onnx"].score([item(title) for title in expected]):
+        topic, sentiment = expected[answer.item.title]
+        assert answer.topic == (topic or answer.topic), answer.item.title
+        assert answer.sentiment == (sentiment or answer.sentiment), answer.item.title
+
+
+def test_a_scorer_says_what_runs_it(shipped):
+    assert {name: scorer.backend for name, scorer in shipped.items()} == {"torch": "torch cpu", "onnx": "onnx cpu"}
+
+
+@pytest.mark.parametrize("error", [CheckpointError, ScorerError])
+def test_its_errors_are_shown_to_users_as_the_monitors_own(error):
+    assert issubclass(error, MonitorError)
+
+
+def test_no_items_give_no_answers(tiny):
+    scorer, network = recorded_scorer(tiny)
+
+    assert scorer.score([]) == []
+    assert network.batches == []
+
+
+def test_an_exact_repeat_within_a_call_is_run_once_and_counted(tiny):
+    scorer, network = recorded_scorer(tiny)
+
+    probs = scorer.predict(["bank cuts", "oil", "bank cuts", "bank   cuts https://t.co/1", "bank cuts"])
+
+    assert network.rows == 2
+    assert scorer.cache_hits == 3
+    assert {tuple(probs["topic"][row]) for row in (0, 2, 3, 4)} == {tuple(probs["topic"][0])}
+    assert tuple(probs["topic"][1]) != tuple(probs["topic"][0])
+
+
+def test_a_repeat_in_a_later_call_gets_the_very_same_answer_without_a_run(tiny):
+    scorer, network = recorded_scorer(tiny)
+    first = scorer.predict(["bank cuts", "oil"])
+
+    again = scorer.predict(["oil", "bank cuts"])
+
+    assert network.rows == 2
+    assert scorer.cache_hits == 2
+    for task in ("topic", "sentiment"):
+        assert np.array_equal(first[task], again[task][::-1])
+
+
+def test_the_text_that_was_not_seen_for_longest_is_forgotten_first(tiny):
+    scorer, network = recorded_scorer(tiny, cache_items=2)
+    for text in ("bank", "oil", "bank", "gold"):  # gold pushes oil out
+        scorer.predict([text])
+    assert network.rows == 3
+
+    scorer.predict(["bank", "gold"])
+    assert network.rows == 3
+    scorer.predict(["oil"])
+    assert network.rows == 4
+
+
+def test_without_a_cache_repeats_within_a_call_are_still_run_once(tiny):
+    scorer, network = recorded_scorer(tiny, cache_items=0)
+
+    for _ in range(2):
+        scorer.predict(["bank", "bank"])
+
+    assert network.rows == 2
+    assert scorer.cache_hits == 2
+
+
+def test_batches_keep_to_the_token_budget_and_pad_little(tiny):
+    scorer, network = recorded_scorer(tiny, batch_tokens=64)
+    texts = ["bank " * words + f"b {'c' * row}" for row, words in enumerate([1, 30, 2, 40, 1, 3, 28, 2] * 4)]
+
+    scorer.predict(texts)
+
+    assert network.rows == len(texts)
+    assert all(rows * tokens <= 64 for rows, tokens in network.batches)
+    assert len(network.batches) < len(texts)
+    assert [tokens for _, tokens in network.batches] == sorted(tokens for _, tokens in network.batches)
+
+
+def test_a_text_longer_than_the_budget_is_run_alone(tiny):
+    scorer, network = recorded_scorer(tiny, batch_tokens=4)
+
+    scorer.predict(["bank " * 30, "oil", "bank " * 20])
+
+    assert [rows for rows, _ in network.batches] == [1, 1, 1]
+
+
+def test_of_a_long_item_the_title_and_the_start_of_the_body_are_read(shipped):
+    body = "The regulator closed the lender on Friday after customers withdrew their deposits. " * 20
+    short, long, untitled = shipped["onnx"].score(
+        [
+            item("Halden Bank fails", body),
+            item("Halden Bank fails", body + "Sunny weather. " * 2000),
+            item("Oil", body),
+        ]
+    )
+
+    assert long.sentiment_probs == short.sentiment_probs
+    assert untitled.topic_probs != short.topic_probs
+
+
+def test_a_model_with_other_tasks_is_refused(tiny):
+    for tasks in (
+        {"topic": ("a", "b")},
+        {"topic": ("a", "b"), "sentiment": ("bad", "good")},
+        {"sentiment": SENTIMENTS},
+    ):
+        other = dataclasses.replace(tiny, info=dataclasses.replace(tiny.info, tasks=tasks))
+        with pytest.raises(CheckpointError, match="the monitor needs a task 'topic', and a task 'sentiment' with"):
+            Scorer(other, Recorded(), backend="recorded", batch_tokens=64, cache_items=0)
+
+
+# -- the exported file
+
+
+def settings(tiny, cache_dir: Path, **changes) -> ModelSettings:
+    return ModelSettings(path=str(tiny.folder), backend="onnx", cache_dir=cache_dir, **changes)
+
+
+def test_a_model_is_exported_once_and_then_found_again(tiny, tmp_path):
+    told: list[str] = []
+    first = open_scorer(settings(tiny, tmp_path), told.append)
+    assert told == [f"exporting model {tiny.info.version} to {tmp_path}, once"]
+    (file,) = tmp_path.iterdir()
+    written = file.stat().st_mtime_ns
+
+    again = open_scorer(settings(tiny, tmp_path), told.append)
+
+    assert len(told) == 1
+    assert [path.stat().st_mtime_ns for path in tmp_path.iterdir()] == [written]
+    assert tiny.fingerprint in file.name
+    np.testing.assert_array_equal(first.predict(["bank cuts"])["topic"], again.predict(["bank cuts"])["topic"])
+
+
+@pytest.mark.parametrize("damage", ["truncated", "one bit", "empty"])
+def test_a_broken_exported_file_is_replaced(tiny, tmp_path, damage):
+    right = open_scorer(settings(tiny, tmp_path)).predict(["bank cuts rates"])
+    (file,) = tmp_path.iterdir()
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes({"truncated": content[:100], "one bit": content, "empty": b""}[damage])
+    told: list[str] = []
+
+    repaired = open_scorer(settings(tiny, tmp_path), told.append).predict(["bank cuts rates"])
+
+    assert told[0] == f"{file} is broken and will be replaced"
+    np.testing.assert_allclose(repaired["topic"], right["topic"], atol=1e-6)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_changed_model_is_exported_anew_and_not_mixed_up_with_the_old_one(tiny, tmp_path):
+    changed = tmp_path / "changed"
+    tiny_model.write_checkpoint(changed, tiny_model.network(tiny.encoder_folder, seed=9), tiny.encoder_folder)
+    cache = tmp_path / "cache"
+    old = open_scorer(settings(tiny, cache))
+
+    new = open_scorer(dataclasses.replace(settings(tiny, cache), path=str(changed)))
+
+    assert len(list(cache.iterdir())) == 2
+    assert old.version != new.version
+    torch_scorer = open_scorer(ModelSettings(path=str(changed), backend="torch", device="cpu"))
+    np.testing.assert_allclose(new.predict(["oil"])["topic"], torch_scorer.predict(["oil"])["topic"], atol=1e-3)
+    assert np.abs(new.predict(["oil"])["topic"] - old.predict(["oil"])["topic"]).max() > 1e-3
+
+
+PROCESS = """
+import json, sys
+from pathlib import Path
+from monitor.config import ModelSettings
+from monitor.model.scorer import open_scorer
+scorer = open_scorer(ModelSettings(path=sys.argv[1], backend="auto", device="cpu", cache_dir=Path(sys.argv[2])))
+probs = scorer.predict(["bank cuts rates"])["topic"].tolist()
+loaded = [name for name in ("torch", "transformers", "peft", "pandas", "sklearn", "pipelines") if name in sys.modules]
+print(json.dumps([probs, loaded]))
+"""
+
+
+def process(tiny, cache_dir: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", PROCESS, str(tiny.folder), str(cache_dir)], stdout=subprocess.PIPE, text=True,
+        cwd=Path(__file__).parents[1], env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+
+
+def test_processes_that_export_at_the_same_time_do_not_disturb_each_other(tiny, tmp_path):
+    running = [process(tiny, tmp_path) for _ in range(2)]
+    outputs = [each.communicate(timeout=120)[0] for each in running]
+
+    assert [each.returncode for each in running] == [0, 0]
+    first, second = (json.loads(output)[0] for output in outputs)
+    np.testing.assert_allclose(first, second, atol=1e-6)
+    assert all(path.suffix == ".onnx" for path in tmp_path.iterdir())
+
+
+def test_an_exported_model_starts_without_importing_what_trains_models(tiny, tmp_path):
+    open_scorer(settings(tiny, tmp_path))
+
+    output, _ = process(tiny, tmp_path).communicate(timeout=120)
+
+    assert json.loads(output)[1] == []
+
+
+# -- what the settings ask for
+
+
+@pytest.mark.parametrize(
+    ("backend", "device", "message"),
+    [
+        ("onnx", "cuda", r"model\.device: 'cuda' with backend 'onnx', which runs on the CPU"),
+        ("torch", "tpu", r"model\.device: 'tpu' is none of `auto`, `cpu`, `cuda` and `cuda:N`"),
+        ("torch", "cuda:x", r"'cuda:x' is none of"),
+        ("auto", "cuda:99", r"'cuda:99', but torch sees \d+ CUDA devices; set `auto` or `cpu`"),
+    ],
+)
+def test_a_device_that_is_not_to_be_had_is_named_with_what_is(tiny, tmp_path, backend, device, message):
+    with pytest.raises(ScorerError, match=message):
+        open_scorer(ModelSettings(path=str(tiny.folder), backend=backend, device=device, cache_dir=tmp_path))
+
+
+def test_a_cache_folder_that_cannot_be_written_is_named_with_its_setting(tiny, tmp_path):
+    (tmp_path / "file").touch()
+
+    with pytest.raises(ScorerError, match=r"model\.cache_dir: .*file cannot be written .*; set it to a folder"):
+        open_scorer(settings(tiny, tmp_path / "file"))
+
+
+def test_the_shipped_model_keeps_its_bars_on_the_validation_sets(cache_dir):
+    from pipelines import dataset
+
+    folder = dataset.default_folder()
+    if not (folder / "tfn-topic").is_dir():
+        pytest.skip(f"the public sets are not in {folder}; name their folder with MONITOR_DATA")
+    data = dataset.load(folder, seed=0)
+    scorer = open_scorer(ModelSettings(backend="onnx", cache_dir=cache_dir))
+
+    for task, bar in (("topic", 0.86), ("sentiment", 0.855)):
+        rows = data.validation[task]
+        accuracy = (scorer.predict(rows["text"].tolist())[task].argmax(1) == rows[task]).mean()
+        assert accuracy >= bar, task
+        stated = checkpoint.read("default").info.metrics[f"validation_{task}"]["accuracy"]
+        assert accuracy == pytest.approx(stated, abs=1e-3)
