@@ -1,0 +1,105 @@
+"""Event time: how far it has come for sure, and what the windows behind it hold.
+
+::
+
+    event time -->
+    ...|  bucket  |  bucket  |  bucket  |  bucket  |
+       closed      closed        ^watermark   ^newest item
+                                 |<-lateness->|
+
+A bucket closes when the watermark reaches its end. An item behind the watermark is late: it is added to its bucket
+and counted as late, and what was evaluated stays as it is.
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+from monitor.config import TrendSettings
+from monitor.records import BUCKET, Counts, Entry, PartitionClock, Series, bucket_start
+
+
+class Watermark:
+    """The moment that event time has passed for sure, over all partitions of a stream. It never goes back.
+
+    While partitions are active, the slowest of them decides: newest event time - lateness. A partition that has
+    nothing left to read and was silent for `idle_after_s` stops holding the others back. When all are silent, event
+    time runs on with the wall clock, so that windows close and alerts resolve on a quiet night.
+    """
+
+    def __init__(self, settings: TrendSettings) -> None:
+        self._lateness = timedelta(seconds=settings.lateness_s)
+        self._idle_after = timedelta(seconds=settings.idle_after_s)
+        self.at: datetime | None = None
+
+    def advance(self, clocks: Mapping[int, PartitionClock], now: datetime) -> datetime | None:
+        """Take in how far each partition has come by wall-clock time `now`; None while nothing is known."""
+        active = [clock for clock in clocks.values() if now - clock.active_at < self._idle_after]
+        if active:
+            fronts = [clock.newest_event_at for clock in active if clock.newest_event_at is not None]
+            # A partition with a backlog of which nothing was read yet may hold anything: wait for it.
+            front = min(fronts) if len(fronts) == len(active) else None
+        else:
+            run_on = [
+                clock.newest_event_at + (now - clock.active_at)
+                for clock in clocks.values()
+                if clock.newest_event_at is not None
+            ]
+            front = max(run_on, default=None)
+        if front is not None:
+            self.reach(front - self._lateness)
+        return self.at
+
+    def reach(self, moment: datetime) -> None:
+        """Advance to `moment`, unless the watermark has passed it already."""
+        self.at = moment if self.at is None else max(self.at, moment)
+
+    def is_late(self, event_at: datetime) -> bool:
+        """Whether an item of this event time comes too late to be evaluated."""
+        return self.at is not None and event_at < self.at
+
+
+class Trends:
+    """The closed buckets of the longest window, and the sums over each window that ends with the newest of them."""
+
+    def __init__(self, windows_minutes: Sequence[int]) -> None:
+        self.windows_minutes = tuple(windows_minutes)
+        self.closed_through: datetime | None = None
+        self._buckets: deque[dict[Series, Counts]] = deque(maxlen=timedelta(minutes=max(windows_minutes)) // BUCKET)
+
+    def close(self, start: datetime, counts: Mapping[Series, Counts]) -> None:
+        """Add the bucket that starts at `start`; buckets must come in order, empty ones too.
+
+        Raises:
+            ValueError: the bucket does not follow the last one.
+        """
+        if self.closed_through is not None and start != self.closed_through:
+            raise ValueError(f"bucket {start.isoformat()} does not follow {self.closed_through.isoformat()}")
+        self._buckets.append(dict(counts))
+        self.closed_through = start + BUCKET
+
+    def amend(self, entry: Entry) -> bool:
+        """Count a late item in its closed bucket; False if that bucket is not held, or is still open."""
+        if self.closed_through is None:
+            return False
+        age = (self.closed_through - bucket_start(entry.event_at)) // BUCKET
+        if not 1 <= age <= len(self._buckets):
+            return False
+        bucket = self._buckets[-age]
+        for series in entry.series:
+            bucket[series] = bucket.get(series, Counts()) + entry.counts
+        return True
+
+    def window(self, series: Series, minutes: int) -> Counts:
+        """The sums over the last `minutes` of closed buckets."""
+        buckets = min(timedelta(minutes=minutes) // BUCKET, len(self._buckets))
+        total = Counts()
+        for age in range(1, buckets + 1):
+            if (counts := self._buckets[-age].get(series)) is not None:
+                total += counts
+        return total
+
+    def history(self, series: Series, buckets: int) -> list[Counts]:
+        """The last `buckets` closed buckets of a series, oldest first."""
+        held = list(self._buckets)[-buckets:]
+        return [bucket.get(series, Counts()) for bucket in held]
