@@ -1,0 +1,293 @@
+"""The life of an alert, and its delivery."""
+
+import io
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from monitor.alerting import (
+    AlertBook,
+    AlertmanagerReceiver,
+    Delivery,
+    DeliveryError,
+    LogReceiver,
+    as_json,
+    sentence,
+)
+from monitor.config import AlertSettings
+from monitor.records import Alert, Channel, Evidence, Reading, Series, Severity
+from monitor.store import Store
+
+NOON = datetime(2023, 3, 10, 12, tzinfo=UTC)
+BANKS = Series("topic", "Financials")
+
+
+def _reading(p_value: float, *, firing: bool = True, severity: Severity | None = "warning") -> Reading:
+    return Reading(
+        series=BANKS,
+        window_minutes=60,
+        observed=42,
+        items=60,
+        expected=15.6,
+        band=(9.1, 23.8),
+        p_value=p_value,
+        firing=firing,
+        severity=severity,
+    )
+
+
+def _explained(alert: Alert, start: datetime) -> Alert:
+    story = Evidence("a", "Harrowgate Trust halts withdrawals", start, -0.98, source="Meridian Wire")
+    return replace(alert, evidence=(story,), models=("m1",))
+
+
+def _opened(book: AlertBook, p_value: float = 1e-5) -> Alert:
+    [alert] = book.step(NOON, [_reading(p_value)], _explained)
+    return alert
+
+
+def test_a_series_in_a_spike_opens_one_alert_with_its_evidence() -> None:
+    book = AlertBook()
+    alert = _opened(book)
+    assert (alert.series, alert.window, alert.opened_at, alert.resolved_at) == (BANKS, "1h", NOON, None)
+    assert alert.evidence[0].published_at == NOON - timedelta(hours=1)
+    assert book.open == (alert,)
+
+
+def test_an_alert_that_goes_on_as_it_was_is_not_told_again() -> None:
+    book = AlertBook()
+    _opened(book)
+    assert book.step(NOON + timedelta(minutes=5), [_reading(0.9e-5)], _explained) == []
+
+
+def test_an_alert_is_updated_when_its_p_value_falls_to_a_tenth() -> None:
+    book = AlertBook()
+    opened = _opened(book, 1e-5)
+    [worse] = book.step(NOON + timedelta(minutes=5), [_reading(0.9e-6, severity="warning")], _explained)
+    assert (worse.id, worse.revision, worse.p_value) == (opened.id, 2, 0.9e-6)
+    assert worse.escalated_at is None
+
+
+def test_a_warning_escalates_once_and_stays_critical() -> None:
+    book = AlertBook()
+    _opened(book)
+    [critical] = book.step(NOON + timedelta(minutes=5), [_reading(9e-6, severity="critical")], _explained)
+    assert (critical.severity, critical.escalated_at) == ("critical", NOON + timedelta(minutes=5))
+    assert book.step(NOON + timedelta(minutes=10), [_reading(9e-6, severity="warning")], _explained) == []
+
+
+def test_an_alert_resolves_when_its_series_left_the_spike() -> None:
+    book = AlertBook()
+    opened = _opened(book)
+    [resolved] = book.step(NOON + timedelta(hours=1), [_reading(0.4, firing=False, severity=None)], _explained)
+    assert (resolved.id, resolved.resolved_at, resolved.revision) == (opened.id, NOON + timedelta(hours=1), 2)
+    assert resolved.observed == opened.observed  # what it says stays what was worst
+    assert book.open == ()
+
+
+def test_an_open_alert_from_before_a_restart_goes_on_under_the_same_id() -> None:
+    opened = _opened(AlertBook())
+    book = AlertBook([opened])
+    assert book.step(NOON + timedelta(minutes=5), [_reading(1e-5)], _explained) == []
+    [resolved] = book.step(NOON + timedelta(minutes=10), [], _explained)
+    assert resolved.id == opened.id
+
+
+def test_a_spike_that_opened_nothing_yet_waits_for_its_threshold() -> None:
+    assert AlertBook().step(NOON, [_reading(0.01, severity=None)], _explained) == []
+
+
+def test_the_fingerprint_is_the_series_and_the_id_is_one_opening() -> None:
+    book = AlertBook()
+    first = _opened(book)
+    book.step(NOON + timedelta(hours=1), [], _explained)
+    [second] = book.step(NOON + timedelta(hours=2), [_reading(1e-5)], _explained)
+    assert second.fingerprint == first.fingerprint
+    assert second.id != first.id
+
+
+def test_an_alert_says_in_one_sentence_what_was_seen_and_what_is_usual() -> None:
+    alert = _opened(AlertBook())
+    assert sentence(alert) == ("42 of 60 items on Financials were negative within 1h; about 16 (9 to 24) are usual")
+
+
+def test_an_alert_as_json_has_the_keys_of_the_contract() -> None:
+    line = as_json(_opened(AlertBook()))
+    contract = {"opened_at", "resolved_at", "dimension", "name", "window", "observed", "expected", "p_value"}
+    assert contract | {"severity", "evidence"} <= set(line)
+    assert (line["dimension"], line["name"], line["resolved_at"]) == ("topic", "Financials", None)
+    assert line["evidence"][0]["title"] == "Harrowgate Trust halts withdrawals"
+    json.dumps(line)
+
+
+@dataclass
+class Desk:
+    """A receiver that can be switched off."""
+
+    key: str = "desk"
+    channel: Channel = "alertmanager"
+    repeats: bool = False
+    settles_s: int = 0
+    failure: DeliveryError | None = None
+    got: list[tuple[str, int]] = field(default_factory=list)
+    states: list[str] = field(default_factory=list)
+
+    def send(self, alert: Alert, now: datetime) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.got.append((alert.series.name, alert.revision))
+        self.states.append("resolved" if alert.resolved_at else "firing")
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    with Store("sqlite://") as opened:
+        yield opened
+
+
+class Counted(list[tuple[str, str]]):
+    def __call__(self, channel: Channel, outcome: str) -> None:
+        self.append((channel, outcome))
+
+
+def _delivery(store: Store, *receivers: Any, **settings: Any) -> tuple[Delivery, Counted]:
+    counted = Counted()
+    return Delivery(store, receivers, AlertSettings(**settings), counted), counted
+
+
+def _after(seconds: float) -> datetime:
+    return NOON + timedelta(seconds=seconds)
+
+
+def test_each_change_is_delivered_once_to_each_receiver(store: Store) -> None:
+    one, other = Desk("one"), Desk("other")
+    delivery, _ = _delivery(store, one, other)
+    alert = _opened(AlertBook())
+    store.save_evaluation("s", NOON, [alert])
+    delivery.run(_after(0))
+    delivery.run(_after(1))
+    store.save_evaluation("s", NOON, [replace(alert, revision=2)])
+    delivery.run(_after(2))
+    assert one.got == other.got == [("Financials", 1), ("Financials", 2)]
+
+
+def test_while_a_receiver_is_down_nothing_is_lost_and_others_are_served(store: Store) -> None:
+    down = Desk("down", failure=DeliveryError("no route", everything=True))
+    well = Desk("well")
+    delivery, counted = _delivery(store, down, well, retry_max_s=60)
+    store.save_evaluation("s", NOON, [_opened(AlertBook())])
+    for second in range(120):
+        delivery.run(_after(second))
+    assert well.got == [("Financials", 1)]
+    assert delivery.pending() == {"alertmanager": 1}
+    failures = counted.count(("alertmanager", "failed"))
+    assert 5 <= failures <= 9  # at 0, 1, 3, 7, 15, 31, 63 seconds, and at most a minute apart from there
+    down.failure = None
+    for second in range(120, 190):
+        delivery.run(_after(second))
+    assert down.got == [("Financials", 1)]
+    assert delivery.pending() == {"alertmanager": 0}
+
+
+def test_delivery_goes_on_after_a_restart(store: Store) -> None:
+    down = Desk("desk", failure=DeliveryError("no route", everything=True))
+    store.save_evaluation("s", NOON, [_opened(AlertBook())])
+    _delivery(store, down)[0].run(_after(0))
+    up = Desk("desk")
+    _delivery(store, up)[0].run(_after(100))
+    assert up.got == [("Financials", 1)]
+
+
+def test_an_alert_that_is_over_before_a_receiver_heard_of_it_is_told_as_open_first(store: Store) -> None:
+    desk = Desk(settles_s=60)
+    delivery, _ = _delivery(store, desk)
+    delivery.run(_after(0))
+    store.save_evaluation("s", NOON, [replace(_opened(AlertBook()), revision=2, resolved_at=_after(30))])
+    delivery.run(_after(1))
+    assert desk.states == ["firing"]
+    delivery.run(_after(60))
+    assert desk.states == ["firing"]
+    delivery.run(_after(61))
+    assert desk.states == ["firing", "resolved"]
+    delivery.run(_after(200))
+    assert desk.states == ["firing", "resolved"]
+
+
+def test_a_new_receiver_is_not_told_of_what_is_long_over(store: Store) -> None:
+    book = AlertBook()
+    over = replace(_opened(book), revision=2, resolved_at=_after(30))
+    still_open = replace(over, series=Series("topic", "Macro"), resolved_at=None)
+    store.save_evaluation("s", NOON, [over, still_open])
+    desk = Desk()
+    delivery, _ = _delivery(store, desk)
+    delivery.run(_after(100))
+    assert desk.got == [("Macro", 2)]
+    assert delivery.pending() == {"alertmanager": 0}
+
+
+def test_an_alert_that_is_refused_does_not_hold_back_the_next_one(store: Store) -> None:
+    first = _opened(AlertBook())
+    second = replace(first, series=Series("topic", "Macro"))
+    store.save_evaluation("s", NOON, [first, second])
+
+    @dataclass
+    class Picky(Desk):
+        def send(self, alert: Alert, now: datetime) -> None:
+            if alert.series == BANKS:
+                raise DeliveryError("HTTP 400", everything=False)
+            super().send(alert, now)
+
+    desk = Picky()
+    _delivery(store, desk)[0].run(NOON)
+    assert desk.got == [("Macro", 1)]
+
+
+def test_open_alerts_are_repeated_and_resolved_ones_are_not(store: Store) -> None:
+    desk = Desk(repeats=True)
+    delivery, _ = _delivery(store, desk, repeat_s=60)
+    alert = _opened(AlertBook())
+    store.save_evaluation("s", NOON, [alert])
+    for second in range(0, 130, 10):
+        delivery.run(_after(second))
+    assert desk.got == [("Financials", 1)] * 3
+    store.save_evaluation("s", NOON, [replace(alert, revision=2, resolved_at=_after(130))])
+    for second in range(130, 300, 10):
+        delivery.run(_after(second))
+    assert desk.got[3:] == [("Financials", 2)]
+
+
+def test_the_log_gets_one_line_of_json_for_each_change(store: Store) -> None:
+    stream = io.StringIO()
+    delivery, _ = _delivery(store, LogReceiver(stream))
+    alert = _opened(AlertBook())
+    store.save_evaluation("s", NOON, [alert])
+    delivery.run(NOON)
+    store.save_evaluation("s", NOON, [replace(alert, revision=2, resolved_at=_after(60))])
+    delivery.run(NOON)
+    states = [json.loads(line)["state"] for line in stream.getvalue().splitlines()]
+    assert states == ["firing", "resolved"]
+
+
+def test_a_log_that_cannot_be_written_is_tried_again(store: Store) -> None:
+    stream = io.StringIO()
+    stream.close()
+    delivery, counted = _delivery(store, LogReceiver(stream))
+    store.save_evaluation("s", NOON, [_opened(AlertBook())])
+    delivery.run(NOON)
+    assert counted == [("log", "failed")]
+    assert delivery.pending() == {"log": 1}
+
+
+def test_an_alertmanager_that_is_not_there_is_named() -> None:
+    refused = pytest.raises(DeliveryError, match=r"http://127\.0\.0\.1:1/api/v2/alerts: .*refused")
+    with closing(AlertmanagerReceiver("http://127.0.0.1:1", AlertSettings())) as receiver, refused as caught:
+        receiver.send(_opened(AlertBook()), NOON)
+    assert caught.value.everything
