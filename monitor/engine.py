@@ -1,0 +1,345 @@
+"""The whole monitor without its I/O loop: `process` a batch of records, `tick` to close windows and raise alerts.
+
+Time comes in with every call, so the same engine runs live, in a replay at any speed and in a backtest, and gives
+the same alerts. The store is the only state: an engine opened on it goes on where the last one stopped.
+"""
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final, Protocol, get_args
+
+from monitor.alerting import AlertBook
+from monitor.config import Settings
+from monitor.metrics import Metrics
+from monitor.records import (
+    BUCKET,
+    EVERYTHING,
+    Alert,
+    Batch,
+    Counts,
+    Entry,
+    Evidence,
+    NewsItem,
+    PositionUpdate,
+    RawRecord,
+    Reason,
+    RecordError,
+    Scored,
+    Series,
+    Severity,
+    bucket_start,
+    parse,
+    window_name,
+)
+from monitor.spikes import Detector
+from monitor.store import PositionConflict, Store
+from monitor.stories import Stories
+from monitor.trends import Trends, Watermark
+from monitor.watchlist import Watchlist
+
+log = logging.getLogger(__name__)
+
+FUTURE: Final = timedelta(minutes=5)
+_EVIDENCE_STORIES: Final = 5
+_EVIDENCE_ITEMS: Final = 500
+
+Reject = Callable[[RawRecord, RecordError], None]
+
+
+class ItemScorer(Protocol):
+    """What the engine needs of a model."""
+
+    version: str
+    topics: tuple[str, ...]
+    sentiments: tuple[str, ...]
+    cache_hits: int
+
+    def score(self, items: Sequence[NewsItem]) -> list[Scored]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A batch that was read and scored, and waits to be stored."""
+
+    entries: tuple[Entry, ...]
+    copies: int
+    futures: int
+    positions: tuple[PositionUpdate, ...]
+
+
+class Engine:
+    """One stream's monitor.
+
+    Args:
+        source: name under which the store keeps this stream's positions.
+        reject: takes each record that breaks the contract, before its batch is stored.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        scorer: ItemScorer,
+        metrics: Metrics,
+        *,
+        source: str,
+        reject: Reject,
+    ) -> None:
+        self.store = store
+        self.scorer = scorer
+        self.metrics = metrics
+        self.source = source
+        self._settings = settings
+        self._reject = reject
+        self._watchlist = Watchlist(settings.watchlist)
+        self._watermark = Watermark(settings.trends)
+        self._stories = Stories(timedelta(hours=settings.trends.story_hours))
+        self._stories_restored = False
+        self._touched_at: datetime | None = None
+        self._reset()
+        metrics.prepare(scorer.topics, scorer.sentiments, get_args(Reason))
+
+    def process(self, batch: Batch, now: datetime) -> list[Entry]:
+        """Score and store a batch; gives the items that were new. See `prepare` and `commit` for what is raised."""
+        return self.commit(self.prepare(batch, now), now)
+
+    def prepare(self, batch: Batch, now: datetime) -> Prepared:
+        """Parse and score a batch that arrived at `now`; records that break the contract are rejected."""
+        started = time.perf_counter()
+        self._restore_stories()
+        places: list[RawRecord] = []
+        items: list[NewsItem] = []
+        for record in batch.records:
+            try:
+                items.append(parse(record.value))
+                places.append(record)
+            except RecordError as error:
+                self._reject(record, error)
+                self.metrics.rejected.labels(error.reason).inc()
+        entries, copies, futures, known = [], 0, 0, self.scorer.cache_hits
+        for record, scored in zip(places, self.scorer.score(items), strict=True):
+            published_at = scored.item.published_at
+            in_future = published_at > now + FUTURE
+            event_at = now if in_future else published_at
+            story, is_copy = self._stories.assign(scored.item.title, event_at)
+            entry = Entry(
+                scored=scored,
+                partition=record.partition,
+                offset=record.offset,
+                event_at=event_at,
+                story=story,
+                entities=self._watchlist.find(scored.item.text),
+                late=self._watermark.is_late(event_at),
+            )
+            entries.append(entry)
+            copies += is_copy
+            futures += in_future
+        self.metrics.cache_hits.inc(self.scorer.cache_hits - known)
+        self.metrics.batch_items.observe(len(batch.records))
+        self.metrics.score_seconds.observe(time.perf_counter() - started)
+        return Prepared(tuple(entries), copies, futures, batch.positions)
+
+    def commit(self, prepared: Prepared, now: datetime) -> list[Entry]:
+        """Store items, bucket increments and positions in one transaction; gives the items that were new.
+
+        Raises:
+            PositionConflict: another worker has stored these positions; the batch is its own.
+            StoreUnavailable: nothing was stored; the same batch can be committed again.
+        """
+        started = time.perf_counter()
+        entries = self.store.commit(self.source, prepared.entries, prepared.positions, now)
+        self.metrics.commit_seconds.observe(time.perf_counter() - started)
+        for entry in entries:
+            if entry.late:
+                self._trends.amend(entry)
+        self.metrics.repeats.inc(len(prepared.entries) - len(entries))
+        self.metrics.copies.inc(prepared.copies)
+        self.metrics.future.inc(prepared.futures)
+        self.metrics.stored(entries, now)
+        return entries
+
+    def tick(self, now: datetime, behind: Collection[int] = ()) -> list[Alert]:
+        """Advance event time, close the buckets that it has passed, and bring the alerts in line.
+
+        Args:
+            now: wall-clock time.
+            behind: partitions that are known to hold unread records, so that they are waited for.
+
+        Returns:
+            The alerts that opened, worsened or resolved; they are stored already.
+
+        Raises:
+            StoreUnavailable: call again later; nothing is lost.
+        """
+        self._touch(behind, now)
+        watermark = self._watermark.advance(self.store.clocks(self.source), now)
+        if watermark is None:
+            return []
+        self.metrics.watermark.set(watermark.timestamp())
+        return self._evaluate(bucket_start(watermark)) if self.store.evaluator_lock() else []
+
+    def finish(self) -> list[Alert]:
+        """Close every bucket that holds an item: the stream has ended."""
+        newest = [clock.newest_event_at for clock in self.store.clocks(self.source).values() if clock.newest_event_at]
+        if not newest:
+            return []
+        end = bucket_start(max(newest)) + BUCKET
+        self._watermark.reach(end)
+        return self._evaluate(end)
+
+    @property
+    def open_alerts(self) -> tuple[Alert, ...]:
+        """The alerts that are open now."""
+        return self._alerts.open
+
+    @property
+    def trends(self) -> Trends:
+        """The closed buckets."""
+        return self._trends
+
+    @property
+    def detector(self) -> Detector:
+        """The baselines."""
+        return self._detector
+
+    @property
+    def watermark(self) -> datetime | None:
+        """Event time that has passed for sure."""
+        return self._watermark.at
+
+    def _reset(self) -> None:
+        """Forget what was derived from closed buckets; the store still has it."""
+        self._trends = Trends(
+            sorted({*self._settings.trends.windows_minutes, *self._settings.spikes.windows_minutes})
+        )
+        self._detector = Detector(self._settings.spikes)
+        self._alerts = AlertBook(self.store.open_alerts())
+        self._evaluated: datetime | None = None
+
+    def _restore_stories(self) -> None:
+        if self._stories_restored:
+            return
+        newest = [clock.newest_event_at for clock in self.store.clocks(self.source).values() if clock.newest_event_at]
+        if newest:
+            since = max(newest) - timedelta(hours=self._settings.trends.story_hours)
+            for title, story, event_at in self.store.recent_stories(since):
+                self._stories.restore(title, story, event_at)
+        self._stories_restored = True
+
+    def _touch(self, behind: Collection[int], now: datetime) -> None:
+        every = timedelta(seconds=self._settings.trends.idle_after_s / 3)
+        if behind and (self._touched_at is None or now - self._touched_at >= every):
+            self.store.touch(self.source, sorted(behind), now)
+            self._touched_at = now
+
+    def _evaluate(self, end: datetime) -> list[Alert]:
+        """Evaluate every bucket that was not yet, up to `end`."""
+        horizon = end - timedelta(days=self._settings.spikes.baseline_days)
+        try:
+            mark = self.store.evaluated_through(self.source)
+            if mark is not None and mark != self._evaluated:
+                # Just started, or another worker evaluated meanwhile: rebuild what it knew at the mark.
+                self._reset()
+                self._replay(mark - timedelta(days=self._settings.spikes.baseline_days), mark)
+            if mark is None:
+                stored = self.store.buckets(horizon, end)
+                mark = stored[0][1] if stored else end
+            if mark < horizon:
+                # Nothing of what was before is left in any baseline.
+                self._reset()
+                mark = horizon
+            return self._advance(mark, end)
+        except PositionConflict as error:
+            log.info("left to another worker: %s", error)
+            self._evaluated = None
+            return []
+        except Exception:
+            self._evaluated = None
+            raise
+
+    def _replay(self, start: datetime, end: datetime) -> None:
+        buckets = self._buckets(start, end)
+        for at in _steps(min(buckets, default=end), end):
+            counts = buckets.get(at, {})
+            self._trends.close(at, counts)
+            self._detector.update(counts)
+        self._evaluated = end
+
+    def _advance(self, start: datetime, end: datetime) -> list[Alert]:
+        if end <= start:
+            return []
+        changed: list[Alert] = []
+        buckets = self._buckets(start, end)
+        for at in _steps(start, end):
+            counts = buckets.get(at, {})
+            self._trends.close(at, counts)
+            readings = self._detector.update(counts)
+            alerts = self._alerts.step(at + BUCKET, readings, self._explain)
+            if alerts:
+                self.store.save_evaluation(self.source, at + BUCKET, alerts)
+                self._count(alerts)
+                changed += alerts
+        self.store.save_evaluation(self.source, end, [])
+        self._evaluated = end
+        self._stories.forget(end - timedelta(hours=2 * self._settings.trends.story_hours))
+        self._show()
+        return changed
+
+    def _buckets(self, start: datetime, end: datetime) -> dict[datetime, dict[Series, Counts]]:
+        buckets: dict[datetime, dict[Series, Counts]] = defaultdict(dict)
+        for series, at, counts in self.store.buckets(start, end):
+            buckets[at][series] = counts
+        return buckets
+
+    def _explain(self, alert: Alert, start: datetime) -> Alert:
+        """The alert with the stories behind it: the most negative ones of its window, copies folded."""
+        stories: dict[str, Evidence] = {}
+        for item in self.store.window_items(alert.series, start, alert.updated_at, _EVIDENCE_ITEMS):
+            if (known := stories.get(item.story)) is not None:
+                stories[item.story] = replace(known, copies=known.copies + 1)
+            else:
+                stories[item.story] = Evidence(
+                    id=item.id,
+                    title=item.title,
+                    published_at=item.published_at,
+                    sentiment_score=item.sentiment_score,
+                    source=item.source,
+                    url=item.url,
+                )
+        minutes = (alert.updated_at - start) // timedelta(minutes=1)
+        return replace(
+            alert,
+            evidence=tuple(stories.values())[:_EVIDENCE_STORIES],
+            models=self.store.models_seen(alert.series, start, alert.updated_at),
+            late=self._trends.window(alert.series, minutes).late,
+        )
+
+    def _count(self, alerts: Sequence[Alert]) -> None:
+        for alert in alerts:
+            if alert.revision == 1:
+                self.metrics.alerts_opened.labels(alert.series.dimension, alert.severity).inc()
+            if alert.resolved_at is not None:
+                self.metrics.alerts_resolved.labels(alert.series.dimension).inc()
+
+    def _show(self) -> None:
+        topics = [EVERYTHING, *(Series("topic", topic) for topic in self.scorer.topics)]
+        for series in topics + [Series("entity", name) for name in self._watchlist.names]:
+            for minutes in self._settings.trends.windows_minutes:
+                self.metrics.show_window(series, window_name(minutes), self._trends.window(series, minutes))
+            self.metrics.p_value.labels(*series).set(self._detector.p_value(series))
+            self.metrics.usual_share.labels(*series).set(self._detector.usual_share(series))
+        for severity in get_args(Severity):
+            self.metrics.alerts_open.labels(severity).set(
+                sum(alert.severity == severity for alert in self._alerts.open)
+            )
+
+
+def _steps(start: datetime, end: datetime) -> Iterator[datetime]:
+    """The starts of the buckets in [start, end)."""
+    while start < end:
+        yield start
+        start += BUCKET

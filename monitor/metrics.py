@@ -1,0 +1,191 @@
+"""Every Prometheus metric, built on a registry that is passed in. Labels come from closed sets only."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import get_args
+
+from prometheus_client import (
+    GC_COLLECTOR,
+    PLATFORM_COLLECTOR,
+    PROCESS_COLLECTOR,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    make_asgi_app,
+)
+from starlette.types import ASGIApp
+
+from monitor.records import Channel, Counts, Entry, Reason, Series, Severity
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+DELAY_SECONDS = (0.1, 0.25, 0.5, 1, 5, 15, 60, 300, 900, 3600, 6 * 3600, 24 * 3600)
+BATCH_ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+def process_registry() -> CollectorRegistry:
+    """A new registry that also tells of this process: memory, processor time, open files."""
+    registry = CollectorRegistry()
+    for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR):
+        registry.register(collector)
+    return registry
+
+
+class Metrics:
+    """The monitor's metrics. Methods say what happened; only this class knows how it is counted."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        registry = CollectorRegistry() if registry is None else registry
+        self.registry = registry
+        self.build_info = Gauge(
+            "sentiment_build_info", "Always 1; the version of the monitor", ["version"], registry=registry
+        )
+        self.model_info = Gauge(
+            "sentiment_model_info", "1 for the model that scores", ["model", "backend"], registry=registry
+        )
+        self.items = Counter("sentiment_items", "Items stored and counted", ["topic", "sentiment"], registry=registry)
+        self.repeats = Counter(
+            "sentiment_repeated_items", "Items whose id was stored before; not counted again", registry=registry
+        )
+        self.rejected = Counter(
+            "sentiment_rejected_records", "Records that break the contract", ["reason"], registry=registry
+        )
+        self.late = Counter(
+            "sentiment_late_items", "Items behind the watermark: counted, never alerted on", registry=registry
+        )
+        self.future = Counter(
+            "sentiment_future_items", "Items dated in the future, counted at their arrival", registry=registry
+        )
+        self.copies = Counter("sentiment_story_copies", "Items that repeat a story told before", registry=registry)
+        self.entity_items = Counter(
+            "sentiment_entity_items", "Items that name a watched entity", ["entity"], registry=registry
+        )
+        self.cache_hits = Counter(
+            "sentiment_scorer_cache_hits", "Items not scored again: the model knew their text", registry=registry
+        )
+        self.batch_items = Histogram(
+            "sentiment_batch_items", "Records read together", buckets=BATCH_ITEMS, registry=registry
+        )
+        self.score_seconds = Histogram(
+            "sentiment_score_seconds", "Time to parse and score a batch", buckets=SECONDS, registry=registry
+        )
+        self.commit_seconds = Histogram(
+            "sentiment_commit_seconds", "Time to store a batch", buckets=SECONDS, registry=registry
+        )
+        self.item_delay_seconds = Histogram(
+            "sentiment_item_delay_seconds", "From publication to storage", buckets=DELAY_SECONDS, registry=registry
+        )
+        self.failures = Counter(
+            "sentiment_failures", "Attempts to use a part that failed", ["part"], registry=registry
+        )
+        self.batches_given_up = Counter(
+            "sentiment_batches_given_up", "Batches whose position another worker had stored", registry=registry
+        )
+        self.lag = Gauge("sentiment_source_lag_records", "Records not read yet", ["partition"], registry=registry)
+        self.expired = Counter(
+            "sentiment_expired_records", "Records that retention deleted before they were read", registry=registry
+        )
+        self.last_batch = Gauge(
+            "sentiment_last_batch_timestamp_seconds", "When records were last stored", registry=registry
+        )
+        self.watermark = Gauge(
+            "sentiment_watermark_timestamp_seconds", "Event time that has passed for sure", registry=registry
+        )
+        window = ["dimension", "name", "window"]
+        self.window_items = Gauge(
+            "sentiment_window_items", "Items in the last closed window", window, registry=registry
+        )
+        self.window_negatives = Gauge(
+            "sentiment_window_negative_items", "Negative items in the last closed window", window, registry=registry
+        )
+        self.window_score = Gauge(
+            "sentiment_window_score",
+            "Mean of P(positive) - P(negative) in the last closed window; 0 without items",
+            window,
+            registry=registry,
+        )
+        self.usual_share = Gauge(
+            "sentiment_usual_negative_ratio",
+            "Share of a series' items that is usually negative",
+            ["dimension", "name"],
+            registry=registry,
+        )
+        self.p_value = Gauge(
+            "sentiment_spike_p_value",
+            "Least p-value over the windows of a series at the last closed bucket",
+            ["dimension", "name"],
+            registry=registry,
+        )
+        self.alerts_opened = Counter(
+            "sentiment_alerts_opened", "Alerts opened", ["dimension", "severity"], registry=registry
+        )
+        self.alerts_resolved = Counter(
+            "sentiment_alerts_resolved", "Alerts resolved", ["dimension"], registry=registry
+        )
+        self.alerts_open = Gauge("sentiment_alerts_open", "Alerts open now", ["severity"], registry=registry)
+        self.deliveries = Counter(
+            "sentiment_alert_deliveries", "Attempts to deliver an alert", ["channel", "outcome"], registry=registry
+        )
+        self.deliveries_pending = Gauge(
+            "sentiment_alert_deliveries_pending",
+            "Alerts that a receiver has not taken yet",
+            ["channel"],
+            registry=registry,
+        )
+
+    def prepare(self, topics: Sequence[str], sentiments: Sequence[str], reasons: Sequence[Reason]) -> None:
+        """Start the counters of every known label at 0, so that a first event is seen as an increase."""
+        for topic in topics:
+            for sentiment in sentiments:
+                self.items.labels(topic, sentiment)
+        for reason in reasons:
+            self.rejected.labels(reason)
+        for part in ("source", "store"):
+            self.failures.labels(part)
+        for channel in get_args(Channel):
+            self.deliveries_pending.labels(channel)
+            for outcome in ("delivered", "failed"):
+                self.deliveries.labels(channel, outcome)
+        for severity in get_args(Severity):
+            self.alerts_open.labels(severity)
+            for dimension in ("topic", "entity"):
+                self.alerts_opened.labels(dimension, severity)
+                self.alerts_resolved.labels(dimension)
+
+    def exposition(self) -> ASGIApp:
+        """The application that answers a scrape."""
+        app: ASGIApp = make_asgi_app(self.registry)
+        return app
+
+    def stored(self, entries: Sequence[Entry], now: datetime) -> None:
+        """Count items that were stored at `now`."""
+        for entry in entries:
+            self.items.labels(entry.scored.topic, entry.scored.sentiment).inc()
+            self.item_delay_seconds.observe(max(0.0, (now - entry.scored.item.published_at).total_seconds()))
+            for entity in entry.entities:
+                self.entity_items.labels(entity).inc()
+        self.late.inc(sum(entry.late for entry in entries))
+        if entries:
+            self.last_batch.set(now.timestamp())
+
+    def show_window(self, series: Series, window: str, counts: Counts) -> None:
+        """Show the sums of one window of one series."""
+        labels = (series.dimension, series.name, window)
+        self.window_items.labels(*labels).set(counts.items)
+        self.window_negatives.labels(*labels).set(counts.negatives)
+        self.window_score.labels(*labels).set(counts.score / counts.items if counts.items else 0.0)
+
+    def show_lag(self, lag: Mapping[int, int]) -> None:
+        """Show the records not read yet of the partitions that this worker holds, and of no others."""
+        self.lag.clear()
+        for partition, records in lag.items():
+            self.lag.labels(str(partition)).set(records)
+
+    def delivered(self, channel: Channel, outcome: str) -> None:
+        """Count an attempt to deliver an alert."""
+        self.deliveries.labels(channel, outcome).inc()
+
+    def show_pending(self, pending: Mapping[Channel, int]) -> None:
+        """Show how many alerts each channel has not taken yet."""
+        for channel, alerts in pending.items():
+            self.deliveries_pending.labels(channel).set(alerts)

@@ -1,0 +1,43 @@
+"""What several test files use."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from monitor.records import NewsItem, Scored
+
+T = TypeVar("T")
+
+
+class WordScorer:
+    """A model whose answers a test can read off its titles: `topic: text`, negative where the text says "bad".
+
+    It takes the model's place in tests that are about counting and time, where a network's doubts would hide what
+    is tested.
+    """
+
+    version = "words-1"
+    topics = ("Financials", "Macro")
+    sentiments = ("negative", "neutral", "positive")
+    cache_hits = 0
+
+    def score(self, items: Sequence[NewsItem]) -> list[Scored]:
+        return [self._scored(item) for item in items]
+
+    def _scored(self, item: NewsItem) -> Scored:
+        topic, _, text = item.title.partition(": ")
+        negative = 0.75 if "bad" in text else 0.25
+        probs = {"negative": negative, "neutral": 0.0, "positive": 1 - negative}
+        sentiment = "negative" if negative > 0.5 else "positive"
+        return Scored(
+            item, topic, sentiment, {name: float(name == topic) for name in self.topics}, probs, self.version
+        )
+
+
+def until(reached: Callable[[], T], within_s: float = 60) -> T:
+    """What `reached` gives once that is true; fails where it is not in time."""
+    deadline = time.monotonic() + within_s
+    while not (result := reached()):
+        assert time.monotonic() < deadline, f"not reached within {within_s} s"
+        time.sleep(0.05)
+    return result

@@ -1,0 +1,281 @@
+"""The whole monitor without its I/O: what is counted, when windows close, and what restarts change (nothing)."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from monitor.config import EntitySettings, Settings, SpikeSettings, TrendSettings
+from monitor.engine import Engine
+from monitor.metrics import Metrics
+from monitor.records import (
+    BUCKET,
+    EVERYTHING,
+    Alert,
+    Batch,
+    Counts,
+    PositionUpdate,
+    RawRecord,
+    RecordError,
+    Series,
+)
+from monitor.store import PositionConflict, Store
+from tests.support import WordScorer
+
+NOON = datetime(2023, 3, 10, 12, tzinfo=UTC)
+BANKS = Series("topic", "Financials")
+SETTINGS = Settings(
+    trends=TrendSettings(lateness_s=300, idle_after_s=30),
+    spikes=SpikeSettings(windows_minutes=(15, 60), half_life_hours=24, min_negatives=5),
+    watchlist=(EntitySettings(name="Harrowgate"),),
+)
+Rejected = list[tuple[RawRecord, RecordError]]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store(f"sqlite:///{tmp_path / 'monitor.db'}") as opened:
+        yield opened
+
+
+def _engine(store: Store, rejected: Rejected | None = None) -> Engine:
+    kept: Rejected = [] if rejected is None else rejected
+    return Engine(
+        SETTINGS,
+        store,
+        WordScorer(),
+        Metrics(),
+        source="test",
+        reject=lambda record, error: kept.append((record, error)),
+    )
+
+
+def _at(minutes: float) -> datetime:
+    return NOON + timedelta(minutes=minutes)
+
+
+def _news(minutes: float, text: str = "Financials: fine", **keys: Any) -> bytes:
+    return json.dumps({"title": text, "published_at": _at(minutes).isoformat()} | keys).encode()
+
+
+def _batch(values: Sequence[bytes], *, start: int = 0, partition: int = 0) -> Batch:
+    records = tuple(RawRecord(partition, start + i, value) for i, value in enumerate(values))
+    return Batch(records, (PositionUpdate(partition, start or None, start + len(values)),))
+
+
+def _sample(engine: Engine, metric: str, /, **labels: str) -> float | None:
+    return engine.metrics.registry.get_sample_value(metric, labels)
+
+
+def _bucket_sums(store: Store, series: Series) -> Counts:
+    rows = store.buckets(NOON - timedelta(days=9), NOON + timedelta(days=9))
+    return sum((counts for name, _, counts in rows if name == series), Counts())
+
+
+def test_each_item_is_counted_in_its_topic_its_entities_and_everything(store: Store) -> None:
+    engine = _engine(store)
+    engine.process(
+        _batch([_news(0, "Financials: bad day for Harrowgate"), _news(1, "Macro: fine"), _news(2, "Macro: bad")]),
+        _at(3),
+    )
+    assert _bucket_sums(store, EVERYTHING) == Counts(items=3, negatives=2, score=-0.5)
+    assert _bucket_sums(store, Series("topic", "Macro")) == Counts(items=2, negatives=1)
+    assert _bucket_sums(store, Series("entity", "Harrowgate")) == Counts(items=1, negatives=1, score=-0.5)
+    assert _sample(engine, "sentiment_items_total", topic="Macro", sentiment="negative") == 1
+    assert _sample(engine, "sentiment_entity_items_total", entity="Harrowgate") == 1
+
+
+def test_an_item_sent_twice_is_counted_once(store: Store) -> None:
+    engine = _engine(store)
+    engine.process(_batch([_news(0, id="a"), _news(1, id="b"), _news(0, id="a")]), _at(3))
+    engine.process(_batch([_news(1, id="b")], start=3), _at(4))
+    assert _bucket_sums(store, EVERYTHING).items == 2
+    assert _sample(engine, "sentiment_repeated_items_total") == 2
+
+
+def test_a_bad_record_is_rejected_with_its_reason_and_the_rest_is_stored(store: Store) -> None:
+    rejected: Rejected = []
+    engine = _engine(store, rejected)
+    stored = engine.process(_batch([_news(0), b"{", _news(1, "Macro: fine")]), _at(3))
+    assert [entry.offset for entry in stored] == [0, 2]
+    assert [(record.offset, error.reason) for record, error in rejected] == [(1, "not_json")]
+    assert _sample(engine, "sentiment_rejected_records_total", reason="not_json") == 1
+    assert store.positions("test", [0]) == {0: 3}
+
+
+def test_a_batch_of_bad_records_alone_moves_the_position(store: Store) -> None:
+    _engine(store).process(_batch([b"", b"[]"]), NOON)
+    assert store.positions("test", [0]) == {0: 2}
+
+
+def test_an_item_from_the_future_counts_at_its_arrival(store: Store) -> None:
+    engine = _engine(store)
+    near, far = engine.process(_batch([_news(5, "Macro: near"), _news(60, "Macro: far")]), NOON)
+    assert (near.event_at, far.event_at) == (_at(5), NOON)
+    assert _sample(engine, "sentiment_future_items_total") == 1
+
+
+def test_item_behind_the_watermark_is_counted_but_never_alerts(store: Store) -> None:
+    #  12:00 ........ 14:00            items as usual, watermark at 13:55
+    #        12:30                     then twenty negatives dated 12:30
+    engine = _engine(store)
+    usual = [_news(m, f"Financials: fine {m}") for m in range(0, 121, 2)]
+    engine.process(_batch(usual), _at(120))
+    engine.tick(_at(120))
+    late = [_news(30, f"Financials: bad {n}") for n in range(20)]
+    stored = engine.process(_batch(late, start=len(usual)), _at(121))
+    assert all(entry.late for entry in stored)
+    alerts = engine.tick(_at(121)) + engine.finish()
+    assert alerts == []
+    assert _bucket_sums(store, BANKS).late == 20
+    assert _bucket_sums(store, BANKS).negatives == 20
+    assert _sample(engine, "sentiment_late_items_total") == 20
+
+
+def _timeline(seed: int = 3) -> list[tuple[float, bytes]]:
+    """Two days of ordinary news, with half an hour of bad news about banks near the end of the second."""
+    rng = np.random.default_rng(seed)
+    timeline = []
+    for minute in np.sort(rng.uniform(0, 2 * 1440, 1_500)).tolist():
+        topic = "Financials" if rng.random() < 0.4 else "Macro"
+        mood = "bad" if rng.random() < 0.2 else "fine"
+        timeline.append((minute, f"{topic}: {mood} {minute:.4f}"))
+    run = rng.uniform(2_600, 2_630, 30).tolist()
+    timeline += [(minute, f"Financials: bad run on Harrowgate {minute:.4f}") for minute in run]
+    return [(minute, _news(minute, text)) for minute, text in sorted(timeline)]
+
+
+def _alerts_of(store: Store, batch_items: int, restart_every: int | None) -> list[Alert]:
+    timeline = _timeline()
+    engine = _engine(store)
+    for number, start in enumerate(range(0, len(timeline), batch_items)):
+        if restart_every and number % restart_every == restart_every - 1:
+            engine = _engine(store)
+        part = timeline[start : start + batch_items]
+        now = _at(part[-1][0])
+        engine.process(_batch([value for _, value in part], start=start), now)
+        engine.tick(now)
+    engine.finish()
+    return sorted(store.alerts(), key=lambda alert: (alert.opened_at, alert.series))
+
+
+def test_a_spike_opens_updates_and_resolves_with_its_evidence(store: Store) -> None:
+    alerts = _alerts_of(store, batch_items=10, restart_every=None)
+    assert {alert.series for alert in alerts} >= {BANKS, Series("entity", "Harrowgate")}
+    [alert] = [alert for alert in alerts if alert.series == BANKS]
+    assert _at(2_600) <= alert.opened_at <= _at(2_630)
+    assert alert.resolved_at is not None
+    assert alert.resolved_at > _at(2_630)
+    assert alert.severity == "critical"
+    assert alert.models == ("words-1",)
+    assert 1 <= len(alert.evidence) <= 5
+    assert all("bad" in story.title for story in alert.evidence)
+    assert len({story.title for story in alert.evidence}) == len(alert.evidence)
+
+
+@pytest.mark.parametrize(("batch_items", "restart_every"), [(1, None), (64, None), (10, 7), (3, 50), (64, 1)])
+def test_batch_sizes_and_restarts_change_no_alert(
+    store: Store, tmp_path: Path, batch_items: int, restart_every: int | None
+) -> None:
+    with Store(f"sqlite:///{tmp_path / 'reference.db'}") as reference:
+        expected = _alerts_of(reference, batch_items=10, restart_every=None)
+    found = _alerts_of(store, batch_items, restart_every)
+    assert [asdict(alert) for alert in found] == [asdict(alert) for alert in expected]
+
+
+def test_copies_of_a_story_are_folded_in_the_evidence_through_a_restart(store: Store) -> None:
+    usual = [_news(m, f"Financials: fine {m}") for m in range(0, 1440, 2)]
+    _engine(store).process(_batch(usual), _at(1440))
+    engine = _engine(store)
+    copies = [_news(1441 + n, "Financials: bad run", id=f"c{n}", source=f"publisher {n}") for n in range(12)]
+    engine.process(_batch(copies, start=len(usual)), _at(1460))
+    engine.tick(_at(1460))
+    engine.finish()
+    [alert] = [alert for alert in store.alerts() if alert.series == BANKS]
+    [story] = alert.evidence
+    assert story.copies > 1
+
+
+def test_a_worker_that_lost_its_partition_writes_nothing(store: Store) -> None:
+    engine = _engine(store)
+    engine.process(_batch([_news(0)]), NOON)
+    with pytest.raises(PositionConflict):
+        engine.process(_batch([_news(1, "Macro: other")]), NOON)
+    assert _bucket_sums(store, EVERYTHING).items == 1
+
+
+def test_two_workers_alert_as_one_would(store: Store, tmp_path: Path) -> None:
+    with Store(f"sqlite:///{tmp_path / 'reference.db'}") as reference:
+        expected = _alerts_of(reference, batch_items=10, restart_every=None)
+    timeline = _timeline()
+    workers = [_engine(store), _engine(store)]
+    positions = [0, 0]
+    for start in range(0, len(timeline), 10):
+        part = timeline[start : start + 10]
+        now = _at(part[-1][0])
+        for partition, worker in enumerate(workers):
+            mine = [value for _, value in part[partition::2]]
+            worker.process(_batch(mine, start=positions[partition], partition=partition), now)
+            positions[partition] += len(mine)
+        # Each in turn finds that the other one has evaluated meanwhile.
+        workers[(start // 10) % 2].tick(now)
+    workers[0].finish()
+    found = sorted(store.alerts(), key=lambda alert: (alert.opened_at, alert.series))
+    shape = [(a.series, a.opened_at, a.resolved_at, a.observed, a.severity) for a in found]
+    assert shape == [(a.series, a.opened_at, a.resolved_at, a.observed, a.severity) for a in expected]
+
+
+def test_a_partition_with_a_backlog_holds_the_windows_open(store: Store) -> None:
+    engine = _engine(store)
+    engine.process(_batch([_news(m, f"Macro: fine {m}") for m in range(0, 60)]), _at(60))
+    engine.tick(_at(60), behind=[0, 1])
+    assert engine.watermark is None
+    engine.process(_batch([_news(1, "Macro: first of the other")], partition=1), _at(60))
+    engine.tick(_at(60), behind=[0, 1])
+    assert engine.watermark == _at(-4)
+
+
+def test_a_gap_of_months_does_not_evaluate_every_empty_bucket_between(store: Store) -> None:
+    engine = _engine(store)
+    engine.process(_batch([_news(0), _news(20, "Macro: before")]), _at(20))
+    engine.tick(_at(20))
+    assert store.evaluated_through("test") == _at(15)
+    later = 60 * 24 * 365
+    engine.process(_batch([_news(later, "Macro: back")], start=2), _at(later))
+    engine.tick(_at(later))
+    assert store.evaluated_through("test") == _at(later - 5)
+    assert engine.trends.closed_through == _at(later - 5)
+
+
+def test_the_quiet_after_a_spike_resolves_it(store: Store) -> None:
+    timeline = [entry for entry in _timeline() if entry[0] < 2_630]
+    engine = _engine(store)
+    for start in range(0, len(timeline), 50):
+        part = timeline[start : start + 50]
+        engine.process(_batch([value for _, value in part], start=start), _at(part[-1][0]))
+        engine.tick(_at(part[-1][0]))
+    assert BANKS in {alert.series for alert in engine.open_alerts}
+    # No item comes any more; the wall clock goes on.
+    for minutes in range(0, 240, 5):
+        engine.tick(_at(2_630 + minutes))
+    assert engine.open_alerts == ()
+
+
+def test_windows_are_shown_as_they_closed(store: Store) -> None:
+    engine = _engine(store)
+    engine.process(
+        _batch([_news(m / 2, f"Macro: {'bad' if m % 4 == 0 else 'fine'} {m}") for m in range(40)]), _at(20)
+    )
+    engine.tick(_at(20))
+    labels = {"dimension": "topic", "name": "Macro", "window": "15m"}
+    assert engine.watermark == _at(14.5)
+    assert _sample(engine, "sentiment_window_items", **labels) == 20  # 12:00 to 12:10, the closed ones
+    assert _sample(engine, "sentiment_window_negative_items", **labels) == 5
+    assert _sample(engine, "sentiment_window_score", **labels) == pytest.approx(0.25)
+    assert store.evaluated_through("test") == _at(10)
+    assert (_at(10) - NOON) % BUCKET == timedelta(0)
