@@ -1,0 +1,281 @@
+"""The monitor as a daemon: read, score, store, evaluate, until told to stop."""
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from types import FrameType
+from typing import Final, Literal, TextIO, TypeVar
+
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from monitor import __version__
+from monitor.alerting import AlertmanagerReceiver, Delivery, LogReceiver, Receiver
+from monitor.config import ConfigError, Settings
+from monitor.engine import Engine, Prepared
+from monitor.metrics import Metrics
+from monitor.model.scorer import open_scorer
+from monitor.records import Batch
+from monitor.sources import Source, SourceError
+from monitor.sources.files import FileSource
+from monitor.sources.kafka import KafkaSource
+from monitor.store import PositionConflict, Store, StoreUnavailable
+from monitor.web.app import WebServer, create_app
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+Part = Literal["source", "store"]
+
+POLL_WAIT_S: Final = 0.25
+TICK_EVERY_S: Final = 0.5
+RETRY_S: Final = 1.0
+STALLED_AFTER_S: Final = 120.0
+
+
+class Stopped(BaseException):
+    """A signal asked to stop while the daemon was still starting, or for the second time."""
+
+
+def open_source(settings: Settings, store: Store) -> Source:
+    """The source that the settings name, reading on from the positions in the store.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
+
+    def positions(partitions: Sequence[int]) -> Mapping[int, int]:
+        return store.positions(source.name, partitions)
+
+    source: Source
+    if settings.source.kind == "file":
+        source = FileSource(settings.file, positions)
+    else:
+        source = KafkaSource(settings.kafka, positions)
+    return source
+
+
+class Daemon:
+    """One worker. `run` returns when a signal or `stop` says so, with nothing half-written.
+
+    Args:
+        alert_log: gets every change of an alert as a line of JSON.
+        now: the wall clock.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        alert_log: TextIO,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._alert_log = alert_log
+        self._now = now
+        self._stopping = threading.Event()
+        self._phase: Literal["starting", "running"] = "starting"
+        self._beat_at = time.monotonic()
+        self._ticked_at = float("-inf")
+        self._expired = 0
+        self._store: Store | None = None
+        self._troubles: dict[Part, str] = {}
+
+    def stop(self) -> None:
+        """Ask the loop to end after the batch in hand."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Start everything, and work until stopped or until the source ends.
+
+        Raises:
+            ConfigError: the address to serve at cannot be listened on.
+            SourceError, StoreError, CheckpointError: the source, database or model cannot be opened.
+        """
+        settings = self._settings
+        with ExitStack() as life:
+            life.enter_context(_signals(self._on_signal))
+            self._metrics.build_info.labels(__version__).set(1)
+            app = create_app(self._metrics.exposition(), self._alive, self._ready)
+            server = _enter(life, WebServer(app, settings.http.host, settings.http.port))
+            log.info("metrics and health at %s", server.url)
+            store = self._store = life.enter_context(Store(settings.store.url))
+            scorer = open_scorer(settings.model)
+            self._metrics.model_info.labels(scorer.version, scorer.backend).set(1)
+            log.info("model %s on %s", scorer.version, scorer.backend)
+            source = open_source(settings, store)
+            life.callback(source.close)
+            engine = Engine(settings, store, scorer, self._metrics, source=source.name, reject=source.reject)
+            delivery = life.enter_context(closing(self._delivery(store)))
+            life.enter_context(self._scheduled(store, engine, delivery))
+            log.info("reading %s", source.name)
+            self._phase = "running"
+            self._loop(source, engine)
+            # What was stored last should be told before leaving, if the receivers answer.
+            delivery.run(self._now())
+        log.info("stopped, with nothing half-written")
+
+    def _loop(self, source: Source, engine: Engine) -> None:
+        limits = self._settings.source.batch_items, self._settings.source.linger_ms / 1000
+        while not self._stopping.is_set():
+            self._beat_at = time.monotonic()
+            batch = self._attempt(partial(source.poll, *limits, POLL_WAIT_S))
+            if batch is None:
+                self._stopping.wait(RETRY_S)
+            elif batch.positions:
+                self._process(source, engine, batch)
+            elif source.exhausted():
+                engine.finish()
+                return
+            self._attempt(partial(self._tick, source, engine))
+
+    def _process(self, source: Source, engine: Engine, batch: Batch) -> None:
+        """Score and store a batch, however long the database is away; the source stays alive meanwhile."""
+        prepared: Prepared | None = None
+        while True:
+            try:
+                if prepared is None:
+                    prepared = self._attempt(partial(engine.prepare, batch, self._now()))
+                if prepared is not None:
+                    stored = self._attempt(partial(engine.commit, prepared, self._now()))
+                    if stored is not None:
+                        source.committed(batch)
+                        return
+            except PositionConflict as error:
+                # The position is another worker's, or this worker's own from a commit whose answer was lost. Either
+                # way the database is right, and the next poll reads on from there.
+                log.warning("batch given up: %s", error)
+                self._metrics.batches_given_up.inc()
+                return
+            if self._stopping.wait(RETRY_S):
+                log.warning("stopping without the database; the batch in hand was not stored and will be read again")
+                return
+            self._beat_at = time.monotonic()
+            source.hold()
+
+    def _tick(self, source: Source, engine: Engine) -> None:
+        now = time.monotonic()
+        if now - self._ticked_at < TICK_EVERY_S:
+            return
+        self._ticked_at = now
+        lag = source.lag()
+        self._metrics.show_lag(lag)
+        self._metrics.expired.inc(source.expired - self._expired)
+        self._expired = source.expired
+        self._works("source")
+        # Without partitions there is nothing to know about event time: what other workers hold may be far behind.
+        if lag:
+            engine.tick(self._now(), [partition for partition, records in lag.items() if records])
+            self._works("store")
+
+    def _attempt(self, do: Callable[[], T]) -> T | None:
+        """What `do` gives, or None if the source or the store cannot be used just now."""
+        try:
+            return do()
+        except (SourceError, StoreUnavailable) as error:
+            part: Part = "source" if isinstance(error, SourceError) else "store"
+            self._metrics.failures.labels(part).inc()
+            if self._troubles.get(part) != str(error):
+                log.error("%s; trying again until it works", error)
+            self._troubles[part] = str(error)
+            return None
+
+    def _works(self, part: Part) -> None:
+        if self._troubles.pop(part, None):
+            log.info("the %s works again", part)
+
+    def _delivery(self, store: Store) -> Delivery:
+        settings = self._settings.alerts
+        receivers: list[Receiver] = [LogReceiver(self._alert_log)]
+        receivers += [
+            AlertmanagerReceiver(url, settings, self._settings.http.external_url)
+            for url in settings.alertmanager_urls
+        ]
+        return Delivery(store, receivers, settings, self._metrics.delivered)
+
+    @contextmanager
+    def _scheduled(self, store: Store, engine: Engine, delivery: Delivery) -> Iterator[None]:
+        """Run what waits for others, or takes long, beside the loop."""
+
+        def deliver() -> None:
+            try:
+                delivery.run(self._now())
+                self._metrics.show_pending(delivery.pending())
+            except StoreUnavailable as error:
+                log.debug("delivery waits for the database: %s", error)
+
+        def prune() -> None:
+            if engine.watermark is None:
+                return
+            try:
+                gone = store.prune(engine.watermark - timedelta(days=self._settings.store.keep_days))
+            except StoreUnavailable as error:
+                log.warning("old rows stay until the next attempt: %s", error)
+            else:
+                if gone:
+                    log.info("pruned %d rows older than store.keep_days", gone)
+
+        scheduler = BackgroundScheduler(timezone=UTC, job_defaults={"max_instances": 1, "coalesce": True})
+        scheduler.add_job(deliver, "interval", seconds=1, misfire_grace_time=None)
+        scheduler.add_job(prune, "interval", hours=1, misfire_grace_time=None)
+        scheduler.start()
+        try:
+            yield
+        finally:
+            scheduler.shutdown(wait=True)
+
+    def _alive(self) -> Mapping[str, str | None]:
+        silent_s = time.monotonic() - self._beat_at
+        stalled = self._phase == "running" and silent_s > STALLED_AFTER_S
+        return {"loop": f"silent for {silent_s:.0f} s" if stalled else None}
+
+    def _ready(self) -> Mapping[str, str | None]:
+        starting = None if self._phase == "running" else "starting"
+        return {
+            "model": starting,
+            "source": starting or self._troubles.get("source"),
+            "store": self._store_trouble(),
+        }
+
+    def _store_trouble(self) -> str | None:
+        if self._store is None:
+            return "starting"
+        try:
+            self._store.ping()
+        except StoreUnavailable as error:
+            return str(error)
+        return None
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._stopping.is_set() or self._phase == "starting":
+            raise Stopped
+        log.info("stopping on %s", signal.Signals(number).name)
+        self._stopping.set()
+
+
+def _enter(life: ExitStack, server: WebServer) -> WebServer:
+    try:
+        return life.enter_context(server)
+    except OSError as error:
+        raise ConfigError(
+            f"http.port: cannot listen on {server.url} ({error.strerror}); "
+            "set http.host and http.port to a free address"
+        ) from error
+
+
+@contextmanager
+def _signals(act: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Send SIGTERM and SIGINT to `act`; only a process's main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, act) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
