@@ -1,0 +1,373 @@
+"""The command line. Each command is thin; heavy libraries are imported by the commands that need them."""
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TextIO
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from monitor import __version__, config
+from monitor.records import MonitorError, NewsItem, RawRecord, RecordError, Scored, parse
+
+app = typer.Typer(
+    name="sentiment-monitor",
+    help="Streaming sentiment of financial news: topics, trends and alerts with their evidence.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_errors = Console(stderr=True)
+_SCORE_ITEMS = 256
+_BACKTEST_ITEMS = 256
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings (TOML); see deploy/monitor.toml.")]
+ColumnsOption = Annotated[
+    str | None,
+    typer.Option(help="For CSV: record key=column pairs, e.g. title=headline,published_at=published_utc."),
+]
+
+
+class Misuse(MonitorError):
+    """The command line itself is wrong."""
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends in one line on standard error."""
+    try:
+        code = app(standalone_mode=False)
+    except typer.TyperException as error:
+        # A wrong option's message lacks the option's name; its format_message has it.
+        described = getattr(error, "format_message", error.__str__)
+        _fail(2, f"{described().rstrip('.')}; see sentiment-monitor --help")
+    except (Misuse, config.ConfigError) as error:
+        _fail(2, str(error))
+    except MonitorError as error:
+        _fail(1, str(error))
+    except (typer.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read the output has seen enough. Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(code: int, message: str) -> NoReturn:
+    sys.stderr.write(f"sentiment-monitor: error: {' '.join(message.split())}\n")
+    sys.exit(code)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"sentiment-monitor {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    leave: Annotated[
+        bool, typer.Option("--exit", help="For scripts: play without pauses; exit 0 only if all went as planted.")
+    ] = False,
+    picture: Annotated[
+        Path | None, typer.Option(help="Write the screen during the bank run to this SVG file.")
+    ] = None,
+) -> None:
+    """Play an invented news day through the real model and engine, here, with no server."""
+    from monitor import demo as demonstration
+
+    as_planted = demonstration.run(Console(), stay=not leave, picture=picture)
+    if leave and not as_planted:
+        raise typer.Exit(1)
+
+
+@app.command()
+def run(config_path: ConfigOption = None) -> None:
+    """The daemon: read, score, store, evaluate and alert, until SIGTERM or Ctrl-C."""
+    from monitor.daemon import Daemon, Stopped
+    from monitor.metrics import Metrics, process_registry
+
+    settings = config.load(config_path)
+    logging.basicConfig(
+        stream=sys.stderr, level=settings.log.level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    for chatty in ("apscheduler", "httpx2", "alembic"):
+        logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))
+    # While a broker is away it writes ten lines a second, which say no more than the monitor's own one.
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    try:
+        Daemon(settings, Metrics(process_registry()), alert_log=sys.stdout).run()
+    except Stopped:
+        sys.stderr.write("stopped while starting; nothing was in hand\n")
+
+
+@app.command()
+def score(
+    file: Annotated[
+        str, typer.Argument(help="JSON Lines or CSV of records; - reads JSON Lines from standard input.")
+    ] = "-",
+    output: Annotated[Path | None, typer.Option(help="Where to write; without it, standard output.")] = None,
+    columns: ColumnsOption = None,
+    strict: Annotated[bool, typer.Option(help="Exit with code 1 if a record was rejected.")] = False,
+    config_path: ConfigOption = None,
+) -> None:
+    """Name the topic and sentiment of each record: JSON Lines in, JSON Lines out."""
+    from monitor.model.scorer import open_scorer
+
+    settings = config.load(config_path)
+    records = _records(file, _columns(columns))
+    total = None if file == "-" else _count_lines(Path(file))
+    read = rejected = 0
+    with ExitStack() as life:
+        scorer = open_scorer(settings.model, _note)
+        out = life.enter_context(_written(output))
+        progress = life.enter_context(_progress("records"))
+        task = progress.add_task("scoring", total=total)
+        for part in _parts(records, _SCORE_ITEMS):
+            items: list[NewsItem] = []
+            for record in part:
+                try:
+                    items.append(parse(record.value))
+                except RecordError as error:
+                    rejected += 1
+                    _reject(file, progress.console)(record, error)
+            for scored in scorer.score(items):
+                out.write(json.dumps(_scored_json(scored), ensure_ascii=False) + "\n")
+            read += len(part)
+            progress.update(task, completed=part[-1].offset + 1)
+    if rejected:
+        were = "was" if rejected == 1 else "were"
+        _errors.print(f"{rejected:,} of the {read:,} records {were} rejected; the rest is scored", highlight=False)
+    if strict and rejected:
+        raise typer.Exit(1)
+
+
+@app.command()
+def backtest(
+    file: Annotated[Path, typer.Argument(help="A history of records: JSON Lines or CSV.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Where to write the alerts; without it, standard output.")
+    ] = None,
+    columns: ColumnsOption = None,
+    config_path: ConfigOption = None,
+) -> None:
+    """Run a history through the engine in event time; out come the alerts it would have raised, as JSON Lines."""
+    from monitor import history
+    from monitor.alerting import as_json, sentence
+    from monitor.engine import Engine
+    from monitor.metrics import Metrics
+    from monitor.model.scorer import open_scorer
+    from monitor.records import Alert
+    from monitor.store import Store
+
+    settings = config.load(config_path)
+    with ExitStack() as life:
+        scorer = open_scorer(settings.model, _note)
+        out = life.enter_context(_written(output))
+        store = life.enter_context(Store("sqlite://"))
+        progress = life.enter_context(_progress("items"))
+        reject = _reject(str(file), progress.console)
+        task = progress.add_task("reading", total=None)
+        items = history.read_history(file, _columns(columns), reject)
+        if not items:
+            raise MonitorError(f"{file}: holds no record that can be used; each needs title and published_at")
+        progress.update(task, description="backtest", total=len(items))
+        engine = Engine(settings, store, scorer, Metrics(), source=f"file:{file}", reject=reject)
+        alerts: dict[str, Alert] = {}
+        for step in history.run(engine, history.by_count(items, _BACKTEST_ITEMS)):
+            alerts |= {alert.id: alert for alert in step.alerts}
+            progress.advance(task, len(step.entries))
+        for alert in alerts.values():
+            out.write(json.dumps(as_json(alert), ensure_ascii=False) + "\n")
+    days = (items[-1].item.published_at - items[0].item.published_at) / timedelta(days=1)
+    _errors.print(f"{len(alerts)} alerts in {len(items):,} items over {days:.1f} days", highlight=False)
+    for alert in alerts.values():
+        until = f"{alert.resolved_at:%Y-%m-%d %H:%M}" if alert.resolved_at else "still open"
+        _errors.print(
+            f"  {alert.opened_at:%Y-%m-%d %H:%M} to {until}  {alert.severity}  {sentence(alert)}",
+            highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="A history of records: JSON Lines or CSV.")],
+    to: Annotated[str, typer.Option(help="BOOTSTRAP/TOPIC, e.g. localhost:9092/news.")],
+    speed: Annotated[float, typer.Option(help="Event seconds a second; 0 sends without waiting.", min=0)] = 60.0,
+    columns: ColumnsOption = None,
+    config_path: ConfigOption = None,
+) -> None:
+    """Send a history to a Kafka topic at the pace it was published, or many times that."""
+    from monitor import history
+    from monitor.sources.publisher import Publisher
+
+    bootstrap_servers, _, topic = to.partition("/")
+    if not bootstrap_servers or not topic:
+        raise Misuse(f"--to: {to!r} is not BOOTSTRAP/TOPIC; give for example localhost:9092/news")
+    kafka = replace(config.load(config_path).kafka, bootstrap_servers=bootstrap_servers)
+    with ExitStack() as life:
+        progress = life.enter_context(_progress("records"))
+        task = progress.add_task("reading", total=None)
+        items = history.read_history(file, _columns(columns), _reject(str(file), progress.console))
+        publisher = life.enter_context(Publisher(kafka, topic))
+        progress.update(task, description=f"to {to}", total=len(items))
+        pace = speed or float("inf")
+        for sent in history.replay(items, pace, publisher.send, time.sleep, time.monotonic):
+            progress.update(task, completed=sent)
+    _errors.print(f"{len(items):,} records sent to {to}", highlight=False)
+
+
+@app.command()
+def check(config_path: ConfigOption = None) -> None:
+    """Validate a configuration, load its model, and reach its servers."""
+    from monitor.alerting import AlertmanagerReceiver
+    from monitor.model.scorer import open_scorer
+    from monitor.sources import kafka
+    from monitor.sources.files import FileSource
+    from monitor.store import Store
+
+    def model() -> str:
+        scorer = open_scorer(settings.model, _note)
+        return f"{scorer.version} on {scorer.backend}, {len(scorer.topics)} topics"
+
+    def database() -> str:
+        with Store(settings.store.url) as store:
+            store.ping()
+        return "reached, schema is current"
+
+    def source() -> str:
+        if settings.source.kind == "kafka":
+            return kafka.check(settings.kafka)
+        FileSource(settings.file, lambda partitions: {}).close()
+        return f"{settings.file.path} can be read"
+
+    settings = config.load(config_path)
+    checks: dict[str, Callable[[], str]] = {
+        "settings": lambda: f"{config_path or 'defaults'} are valid",
+        "model": model,
+        "store": database,
+        "source": source,
+    }
+
+    def alertmanager(url: str) -> str:
+        with closing(AlertmanagerReceiver(url, settings.alerts)) as receiver:
+            return receiver.check()
+
+    for url in settings.alerts.alertmanager_urls:
+        checks[f"alertmanager {url}"] = partial(alertmanager, url)
+    failed = 0
+    for name, do in checks.items():
+        try:
+            sys.stdout.write(f"ok      {name}: {do()}\n")
+        except MonitorError as error:
+            failed += 1
+            sys.stdout.write(f"failed  {name}: {error}\n")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _columns(text: str | None) -> dict[str, str]:
+    """`title=headline,url=link` as {"title": "headline", "url": "link"}."""
+    pairs = [pair.partition("=") for pair in text.split(",")] if text else []
+    for key, sign, column in pairs:
+        if not (key.strip() and sign and column.strip()):
+            raise Misuse(f"--columns: {key + sign + column!r} is not KEY=COLUMN; give for example title=headline")
+    return {key.strip(): column.strip() for key, _, column in pairs}
+
+
+def _records(file: str, columns: Mapping[str, str]) -> Iterator[RawRecord]:
+    from monitor.sources.files import read_records
+
+    return read_records(sys.stdin.buffer if file == "-" else Path(file), columns)
+
+
+def _count_lines(path: Path) -> int | None:
+    try:
+        with path.open("rb") as file:
+            return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+    except OSError:
+        return None  # reading it will say what is wrong with it
+
+
+def _parts(records: Iterator[RawRecord], items: int) -> Iterator[list[RawRecord]]:
+    while part := list(islice(records, items)):
+        yield part
+
+
+def _reject(file: str, console: Console) -> Callable[[RawRecord, RecordError], None]:
+    """Tells of each rejected record with its line."""
+
+    def tell(record: RawRecord, error: RecordError) -> None:
+        name = "standard input" if file == "-" else file
+        console.print(f"{name}, line {record.offset + 1}: {error}", highlight=False, markup=False, soft_wrap=True)
+
+    return tell
+
+
+def _note(text: str) -> None:
+    _errors.print(text, highlight=False)
+
+
+def _scored_json(scored: Scored) -> dict[str, Any]:
+    """One line of `score`, as the README's table describes it."""
+    return {
+        "id": scored.item.id,
+        "topic": scored.topic,
+        "sentiment": scored.sentiment,
+        "topic_probs": {label: round(prob, 6) for label, prob in scored.topic_probs.items()},
+        "sentiment_probs": {label: round(prob, 6) for label, prob in scored.sentiment_probs.items()},
+        "sentiment_score": round(scored.sentiment_score, 6),
+        "model": scored.model,
+    }
+
+
+@contextmanager
+def _written(path: Path | None) -> Iterator[TextIO]:
+    """Standard output, or a file that appears whole when all went well and not at all when not."""
+    if path is None:
+        yield sys.stdout
+        return
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            yield file
+        part.replace(path)
+    except OSError as error:
+        raise Misuse(f"--output: {path} cannot be written ({error.strerror}); give another path") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _progress(unit: str) -> Progress:
+    """A bar on a terminal; nothing in a pipe or a log."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeRemainingColumn(),
+        console=_errors,
+        disable=not _errors.is_terminal,
+        redirect_stdout=False,
+        transient=True,
+    )
