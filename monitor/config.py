@@ -199,7 +199,7 @@ class AlertSettings:
         default=60, ge=5, description="how often an open alert is sent again, so that it does not expire"
     )
     retry_max_s: int = Field(default=60, ge=1, description="longest pause between attempts to deliver, seconds")
-    timeout_s: float = Field(default=5.0, gt=0, description="longest that one delivery may take, seconds")
+    timeout_s: float = Field(default=3.0, gt=0, description="longest that one delivery may take, seconds")
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -264,6 +264,18 @@ class Settings(BaseSettings):
                 f"kafka.security_protocol is {kafka.security_protocol!r}, which also needs "
                 f"kafka.sasl_mechanism, kafka.sasl_username and kafka.sasl_password"
             )
+        history_hours = 24 * self.spikes.baseline_days
+        if history_hours < max(6 * self.spikes.half_life_hours, self.spikes.windows_minutes[-1] / 60):
+            raise ValueError(
+                f"spikes.baseline_days is {self.spikes.baseline_days}, too few to rebuild a baseline after a "
+                f"restart; set at least six times spikes.half_life_hours ({self.spikes.half_life_hours:g}), and "
+                f"the longest window"
+            )
+        if self.store.keep_days < self.spikes.baseline_days:
+            raise ValueError(
+                f"store.keep_days is {self.store.keep_days}, less than spikes.baseline_days "
+                f"({self.spikes.baseline_days}), for which buckets are needed"
+            )
         names = [entity.name for entity in self.watchlist]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"watchlist names {twice[0]!r} twice; merge the two entries")
@@ -280,6 +292,11 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment overrides the file; nothing else is read."""
         return env_settings, init_settings
+
+
+def defaults() -> Settings:
+    """The settings of someone who has set nothing; the environment is not looked at."""
+    return Settings.model_construct()
 
 
 def load(path: Path | None = None) -> Settings:

@@ -13,6 +13,8 @@ MAX_TITLE_CHARS: Final = 1_000
 MAX_BODY_CHARS: Final = 100_000
 MAX_ID_CHARS: Final = 256
 MAX_FIELD_CHARS: Final = 2_048
+YEARS: Final = range(1900, 2201)
+"""Of `published_at`. Dates outside stand for "no date" somewhere, such as the year 1."""
 
 SENTIMENTS: Final = ("negative", "neutral", "positive")
 BUCKET: Final = timedelta(minutes=5)
@@ -126,12 +128,16 @@ class PartitionClock:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Sums over the items of one bucket or window. `score` is the sum of sentiment scores."""
+    """Sums over the items of one bucket or window, late ones included, of which there are `late`.
+
+    `score` is the sum of sentiment scores.
+    """
 
     items: int = 0
     negatives: int = 0
     score: float = 0.0
     late: int = 0
+    late_negatives: int = 0
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(
@@ -139,6 +145,7 @@ class Counts:
             self.negatives + other.negatives,
             self.score + other.score,
             self.late + other.late,
+            self.late_negatives + other.late_negatives,
         )
 
 
@@ -169,7 +176,8 @@ class Entry:
     @property
     def counts(self) -> Counts:
         """What this item adds to a bucket."""
-        return Counts(1, int(self.scored.sentiment == "negative"), self.scored.sentiment_score, self.late)
+        negative = int(self.scored.sentiment == "negative")
+        return Counts(1, negative, self.scored.sentiment_score, int(self.late), negative * self.late)
 
 
 Severity = Literal["warning", "critical"]
@@ -350,11 +358,14 @@ def _time(data: dict[str, object]) -> datetime:
         moment = datetime.fromisoformat(
             f"{match['date']}T{match['minute']}:{second}{fraction}{match['offset'].upper()}"
         )
-        return (moment + timedelta(seconds=leap)).astimezone(UTC)
+        moment = (moment + timedelta(seconds=leap)).astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise RecordError(
             "bad_value", f"published_at: {_shown(value)} is no real time ({error}), {expected}"
         ) from error
+    if moment.year not in YEARS:
+        raise RecordError("bad_value", f"published_at: {_shown(value)} is not in the years {YEARS[0]} to {YEARS[-1]}")
+    return moment
 
 
 def _shown(value: object, max_chars: int = 120) -> str:

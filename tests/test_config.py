@@ -38,6 +38,8 @@ def test_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.Monk
         ("spikes = [\n", r"monitor\.toml: not TOML: "),
         ('[source]\nkind = "file"\n', r'source\.kind is "file" but file\.path is not set'),
         ('[kafka]\nsecurity_protocol = "SASL_SSL"\n', r"also needs kafka\.sasl_mechanism"),
+        ("[spikes]\nhalf_life_hours = 168\n", r"spikes\.baseline_days is 14, too few .*at least six times"),
+        ("[store]\nkeep_days = 30\n[spikes]\nbaseline_days = 60\n", r"store\.keep_days is 30, less than spikes"),
         ('[[watchlist]]\nname = "A"\n[[watchlist]]\nname = "A"\n', r"watchlist names 'A' twice"),
         (
             '[[watchlist]]\nname = "A"\nalias = ["B"]\n',

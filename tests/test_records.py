@@ -79,6 +79,8 @@ def test_every_form_of_rfc_3339_is_read(text: str, expected: datetime) -> None:
         (_raw(published_at="yesterday"), "bad_value", r"published_at: 'yesterday' is not a time"),
         (_raw(published_at="2023-02-30T16:42:07Z"), "bad_value", r"'2023-02-30T16:42:07Z' is no real time"),
         (_raw(published_at="0001-01-01T00:00:00+14:00"), "bad_value", r"is no real time"),
+        (_raw(published_at="0001-01-01T00:00:00Z"), "bad_value", r"is not in the years 1900 to 2200"),
+        (_raw(published_at="9999-12-31T23:59:59Z"), "bad_value", r"is not in the years 1900 to 2200"),
         (b'{"title": "x"}', "missing", r"published_at: missing; the record has the keys \['title'\]"),
     ],
 )
