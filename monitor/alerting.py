@@ -293,22 +293,28 @@ class Delivery:
         receivers: Sequence[Receiver],
         settings: AlertSettings,
         count: Callable[[Channel, Outcome], None],
+        now: datetime,
     ) -> None:
         self._ledger = ledger
         self._receivers = receivers
         self._settings = settings
         self._count = count
-        self._repeated_at: dict[str, datetime] = {}
+        self._repeated_at = {receiver.key: now for receiver in receivers}
+        for receiver in receivers:
+            ledger.enlist(receiver.key, now)
         self._failing: set[str] = set()
 
-    def run(self, now: datetime) -> None:
-        """Deliver what is due at wall-clock time `now`. A receiver that fails is tried again, ever more rarely."""
+    def run(self, now: datetime, enough: Callable[[], bool] = lambda: False) -> None:
+        """Deliver what is due at wall-clock time `now`. A receiver that fails is tried again, ever more rarely.
+
+        Args:
+            enough: asked before each delivery; once it says yes, the rest waits for another run.
+        """
         for receiver in self._receivers:
-            if receiver.key not in self._repeated_at:
-                self._ledger.enlist(receiver.key, now)
-                self._repeated_at[receiver.key] = now
             due = self._ledger.undelivered(receiver.key, now)
             for position, alert in enumerate(due):
+                if enough():
+                    return
                 unheard = alert.resolved_at is not None and not self._ledger.acknowledged(receiver.key, alert)
                 told = replace(alert, resolved_at=None, revision=alert.revision - 1) if unheard else alert
                 resume_at = now + timedelta(seconds=receiver.settles_s) if unheard else None
@@ -322,7 +328,7 @@ class Delivery:
                         break
                 else:
                     self._ledger.delivered(receiver.key, told, now, resume_at)
-            if receiver.repeats:
+            if receiver.repeats and not enough():
                 self._repeat(receiver, {alert.id for alert in due}, now)
 
     def close(self) -> None:

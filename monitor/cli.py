@@ -117,7 +117,9 @@ def run(config_path: ConfigOption = None) -> None:
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     try:
         Daemon(settings, Metrics(process_registry()), alert_log=sys.stdout).run()
-    except Stopped:
+    except Stopped as stopped:
+        if stopped.at_once:
+            raise MonitorError("stopped at once; what was in hand is read again at the next start") from stopped
         sys.stderr.write("stopped while starting; nothing was in hand\n")
 
 
@@ -349,11 +351,13 @@ def _written(path: Path | None) -> Iterator[TextIO]:
         return
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("w", encoding="utf-8") as file:
-            yield file
-        part.replace(path)
+        file = part.open("w", encoding="utf-8")
     except OSError as error:
         raise Misuse(f"--output: {path} cannot be written ({error.strerror}); give another path") from error
+    try:
+        with file:
+            yield file
+        part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 

@@ -34,10 +34,15 @@ POLL_WAIT_S: Final = 0.25
 TICK_EVERY_S: Final = 0.5
 RETRY_S: Final = 1.0
 STALLED_AFTER_S: Final = 120.0
+LAST_DELIVERIES_S: Final = 2.0
 
 
 class Stopped(BaseException):
-    """A signal asked to stop while the daemon was still starting, or for the second time."""
+    """A signal asked to stop while the daemon was starting (`at_once` is False), or for the second time."""
+
+    def __init__(self, *, at_once: bool) -> None:
+        super().__init__()
+        self.at_once = at_once
 
 
 def open_source(settings: Settings, store: Store) -> Source:
@@ -100,7 +105,7 @@ class Daemon:
         with ExitStack() as life:
             life.enter_context(_signals(self._on_signal))
             self._metrics.build_info.labels(__version__).set(1)
-            app = create_app(self._metrics.exposition(), self._alive, self._ready)
+            app = create_app(self._metrics.exposition, self._alive, self._ready)
             server = _enter(life, WebServer(app, settings.http.host, settings.http.port))
             log.info("metrics and health at %s", server.url)
             store = self._store = life.enter_context(Store(settings.store.url))
@@ -111,12 +116,11 @@ class Daemon:
             life.callback(source.close)
             engine = Engine(settings, store, scorer, self._metrics, source=source.name, reject=source.reject)
             delivery = life.enter_context(closing(self._delivery(store)))
-            life.enter_context(self._scheduled(store, engine, delivery))
-            log.info("reading %s", source.name)
-            self._phase = "running"
-            self._loop(source, engine)
-            # What was stored last should be told before leaving, if the receivers answer.
-            delivery.run(self._now())
+            with self._scheduled(store, engine, delivery):
+                log.info("reading %s", source.name)
+                self._phase = "running"
+                self._loop(source, engine)
+            self._tell_the_last(delivery)
         log.info("stopped, with nothing half-written")
 
     def _loop(self, source: Source, engine: Engine) -> None:
@@ -128,10 +132,9 @@ class Daemon:
                 self._stopping.wait(RETRY_S)
             elif batch.positions:
                 self._process(source, engine, batch)
-            elif source.exhausted():
-                engine.finish()
+            elif source.exhausted() and self._attempt(engine.finish) is not None:
                 return
-            self._attempt(partial(self._tick, source, engine))
+            self._attempt(partial(self._tick, source, engine, works=batch is not None))
 
     def _process(self, source: Source, engine: Engine, batch: Batch) -> None:
         """Score and store a batch, however long the database is away; the source stays alive meanwhile."""
@@ -157,7 +160,7 @@ class Daemon:
             self._beat_at = time.monotonic()
             source.hold()
 
-    def _tick(self, source: Source, engine: Engine) -> None:
+    def _tick(self, source: Source, engine: Engine, *, works: bool) -> None:
         now = time.monotonic()
         if now - self._ticked_at < TICK_EVERY_S:
             return
@@ -166,7 +169,8 @@ class Daemon:
         self._metrics.show_lag(lag)
         self._metrics.expired.inc(source.expired - self._expired)
         self._expired = source.expired
-        self._works("source")
+        if works:
+            self._works("source")
         # Without partitions there is nothing to know about event time: what other workers hold may be far behind.
         if lag:
             engine.tick(self._now(), [partition for partition, records in lag.items() if records])
@@ -188,6 +192,14 @@ class Daemon:
         if self._troubles.pop(part, None):
             log.info("the %s works again", part)
 
+    def _tell_the_last(self, delivery: Delivery) -> None:
+        """What was stored last should be told before leaving, by those receivers that answer at once."""
+        deadline_s = time.monotonic() + LAST_DELIVERIES_S
+        try:
+            delivery.run(self._now(), lambda: time.monotonic() > deadline_s)
+        except StoreUnavailable as error:
+            log.warning("alerts that were not delivered yet wait for the next start: %s", error)
+
     def _delivery(self, store: Store) -> Delivery:
         settings = self._settings.alerts
         receivers: list[Receiver] = [LogReceiver(self._alert_log)]
@@ -195,7 +207,7 @@ class Daemon:
             AlertmanagerReceiver(url, settings, self._settings.http.external_url)
             for url in settings.alertmanager_urls
         ]
-        return Delivery(store, receivers, settings, self._metrics.delivered)
+        return Delivery(store, receivers, settings, self._metrics.delivered, self._now())
 
     @contextmanager
     def _scheduled(self, store: Store, engine: Engine, delivery: Delivery) -> Iterator[None]:
@@ -203,7 +215,7 @@ class Daemon:
 
         def deliver() -> None:
             try:
-                delivery.run(self._now())
+                delivery.run(self._now(), self._stopping.is_set)
                 self._metrics.show_pending(delivery.pending())
             except StoreUnavailable as error:
                 log.debug("delivery waits for the database: %s", error)
@@ -252,7 +264,7 @@ class Daemon:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._stopping.is_set() or self._phase == "starting":
-            raise Stopped
+            raise Stopped(at_once=self._phase == "running")
         log.info("stopping on %s", signal.Signals(number).name)
         self._stopping.set()
 

@@ -160,7 +160,7 @@ class Counted(list[tuple[str, str]]):
 
 def _delivery(store: Store, *receivers: Any, **settings: Any) -> tuple[Delivery, Counted]:
     counted = Counted()
-    return Delivery(store, receivers, AlertSettings(**settings), counted), counted
+    return Delivery(store, receivers, AlertSettings(**settings), counted, NOON), counted
 
 
 def _after(seconds: float) -> datetime:

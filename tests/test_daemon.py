@@ -101,7 +101,7 @@ def test_health_and_metrics_are_served_while_it_runs_and_new_lines_are_followed(
             until(lambda: _items(tmp_path) == 4)
             _write(tmp_path / "news.jsonl", 2, start=4)
             until(lambda: _items(tmp_path) == 6)
-            exposed = httpx2.get(f"{url}/metrics/").text
+            exposed = httpx2.get(f"{url}/metrics", follow_redirects=False).text
             assert 'sentiment_items_total{sentiment="negative",topic="Financials"}' in exposed
             assert "sentiment_model_info{" in exposed
         finally:
@@ -132,4 +132,4 @@ def test_a_signal_stops_it_within_ten_seconds_and_nothing_is_lost(tmp_path: Path
     assert "stopped, with nothing half-written" in log
     with Store(f"sqlite:///{tmp_path / 'monitor.db'}") as store:
         [position] = store.positions(f"file:{tmp_path}/news.jsonl", [0]).values()
-        assert store.counts()["items"] == position
+        assert store.counts()["items"] == position < 1_400, "it was to be stopped in the middle"

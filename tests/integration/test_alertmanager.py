@@ -48,7 +48,7 @@ def _alert(**changes: Any) -> Alert:
 @pytest.fixture
 def delivery(store: Store, alertmanager: Alertmanager) -> Iterator[Delivery]:
     receiver = AlertmanagerReceiver(alertmanager.url, SETTINGS, external_url="http://monitor.example:9310")
-    with closing(Delivery(store, [receiver], SETTINGS, lambda channel, outcome: None)) as opened:
+    with closing(Delivery(store, [receiver], SETTINGS, lambda channel, outcome: None, datetime.now(UTC))) as opened:
         yield opened
 
 
