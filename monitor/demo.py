@@ -19,9 +19,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from monitor import history
+from monitor import config, history
 from monitor.alerting import sentence
-from monitor.config import Settings
 from monitor.engine import Engine
 from monitor.metrics import Metrics
 from monitor.model.scorer import open_scorer
@@ -66,11 +65,12 @@ class Seen:
 
     def verdict(self) -> str | None:
         """What the demo should have done and did not; None if it did."""
-        found = [alert for alert in self.alerts.values() if alert.series == PLANTED]
-        within = [alert for alert in found if PLANTED_AT <= alert.opened_at <= PLANTED_AT + _FOUND_WITHIN]
+        found = sorted(alert.opened_at for alert in self.alerts.values() if alert.series == PLANTED)
         others = sorted({alert.series.name for alert in self.alerts.values()} - {PLANTED.name, EVERYTHING.name})
-        if not within:
+        if not found or found[0] > PLANTED_AT + _FOUND_WITHIN:
             return f"the bank run on {PLANTED.name} at {PLANTED_AT:%H:%M} did not alert within an hour"
+        if found[0] < PLANTED_AT:
+            return f"{PLANTED.name} alerted at {found[0]:%H:%M}, before the bank run at {PLANTED_AT:%H:%M}"
         if others:
             return f"alerts that nothing was planted for: {', '.join(others)}"
         return None
@@ -84,11 +84,11 @@ def run(console: Console, *, stay: bool, picture: Path | None = None) -> bool:
         stay: play at a pace that can be watched, and serve the metrics until Ctrl-C.
         picture: write the screen at the height of the planted event to this SVG file.
     """
-    settings = Settings()
+    settings = config.defaults()
     with ExitStack() as life:
         metrics = Metrics()
         server = life.enter_context(
-            WebServer(create_app(metrics.exposition(), lambda: {}, lambda: {}), settings.http.host, port=0)
+            WebServer(create_app(metrics.exposition, lambda: {}, lambda: {}), settings.http.host, port=0)
         )
         store = life.enter_context(Store("sqlite://"))
         with console.status("opening the model (the first time it is prepared for this machine, about a minute)"):

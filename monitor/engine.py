@@ -47,6 +47,8 @@ FUTURE: Final = timedelta(minutes=5)
 _EVIDENCE_STORIES: Final = 5
 _EVIDENCE_ITEMS: Final = 500
 
+Place = tuple[int, int]
+"""Partition and offset."""
 Reject = Callable[[RawRecord, RecordError], None]
 
 
@@ -66,8 +68,9 @@ class Prepared:
     """A batch that was read and scored, and waits to be stored."""
 
     entries: tuple[Entry, ...]
-    copies: int
-    futures: int
+    copies: frozenset[Place]
+    futures: frozenset[Place]
+    rejected: tuple[Reason, ...]
     positions: tuple[PositionUpdate, ...]
 
 
@@ -100,8 +103,12 @@ class Engine:
         self._stories = Stories(timedelta(hours=settings.trends.story_hours))
         self._stories_restored = False
         self._touched_at: datetime | None = None
+        self._evaluated: datetime | None = None
         self._reset()
-        metrics.prepare(scorer.topics, scorer.sentiments, get_args(Reason))
+        if (mark := store.evaluated_through(source)) is not None:
+            # What lies before it was evaluated, so an item that comes for it now is late, as it was before a restart.
+            self._watermark.reach(mark)
+        metrics.prepare(scorer.topics, scorer.sentiments, get_args(Reason), self._watchlist.names)
 
     def process(self, batch: Batch, now: datetime) -> list[Entry]:
         """Score and store a batch; gives the items that were new. See `prepare` and `commit` for what is raised."""
@@ -113,14 +120,18 @@ class Engine:
         self._restore_stories()
         places: list[RawRecord] = []
         items: list[NewsItem] = []
+        rejected: list[Reason] = []
         for record in batch.records:
             try:
                 items.append(parse(record.value))
                 places.append(record)
             except RecordError as error:
                 self._reject(record, error)
-                self.metrics.rejected.labels(error.reason).inc()
-        entries, copies, futures, known = [], 0, 0, self.scorer.cache_hits
+                rejected.append(error.reason)
+        entries: list[Entry] = []
+        copies: set[Place] = set()
+        futures: set[Place] = set()
+        known = self.scorer.cache_hits
         for record, scored in zip(places, self.scorer.score(items), strict=True):
             published_at = scored.item.published_at
             in_future = published_at > now + FUTURE
@@ -136,12 +147,14 @@ class Engine:
                 late=self._watermark.is_late(event_at),
             )
             entries.append(entry)
-            copies += is_copy
-            futures += in_future
+            if is_copy:
+                copies.add((record.partition, record.offset))
+            if in_future:
+                futures.add((record.partition, record.offset))
         self.metrics.cache_hits.inc(self.scorer.cache_hits - known)
         self.metrics.batch_items.observe(len(batch.records))
         self.metrics.score_seconds.observe(time.perf_counter() - started)
-        return Prepared(tuple(entries), copies, futures, batch.positions)
+        return Prepared(tuple(entries), frozenset(copies), frozenset(futures), tuple(rejected), batch.positions)
 
     def commit(self, prepared: Prepared, now: datetime) -> list[Entry]:
         """Store items, bucket increments and positions in one transaction; gives the items that were new.
@@ -156,9 +169,12 @@ class Engine:
         for entry in entries:
             if entry.late:
                 self._trends.amend(entry)
+        new = {(entry.partition, entry.offset) for entry in entries}
+        for reason in prepared.rejected:
+            self.metrics.rejected.labels(reason).inc()
         self.metrics.repeats.inc(len(prepared.entries) - len(entries))
-        self.metrics.copies.inc(prepared.copies)
-        self.metrics.future.inc(prepared.futures)
+        self.metrics.copies.inc(len(prepared.copies & new))
+        self.metrics.future.inc(len(prepared.futures & new))
         self.metrics.stored(entries, now)
         return entries
 
@@ -176,11 +192,16 @@ class Engine:
             StoreUnavailable: call again later; nothing is lost.
         """
         self._touch(behind, now)
-        watermark = self._watermark.advance(self.store.clocks(self.source), now)
+        clocks = self.store.clocks(self.source)
+        watermark = self._watermark.advance(clocks, now, run_on=bool(self._alerts.open))
         if watermark is None:
             return []
         self.metrics.watermark.set(watermark.timestamp())
-        return self._evaluate(bucket_start(watermark)) if self.store.evaluator_lock() else []
+        if self.store.evaluator_lock():
+            return self._evaluate(bucket_start(watermark))
+        self.metrics.hide_series()
+        self._evaluated = None
+        return []
 
     def finish(self) -> list[Alert]:
         """Close every bucket that holds an item: the stream has ended."""
@@ -218,7 +239,7 @@ class Engine:
         )
         self._detector = Detector(self._settings.spikes)
         self._alerts = AlertBook(self.store.open_alerts())
-        self._evaluated: datetime | None = None
+        self._evaluated = None
 
     def _restore_stories(self) -> None:
         if self._stories_restored:
@@ -241,10 +262,12 @@ class Engine:
         horizon = end - timedelta(days=self._settings.spikes.baseline_days)
         try:
             mark = self.store.evaluated_through(self.source)
-            if mark is not None and mark != self._evaluated:
-                # Just started, or another worker evaluated meanwhile: rebuild what it knew at the mark.
+            if mark is None or mark != self._evaluated:
+                # Just started, or an evaluation failed, or another worker evaluated meanwhile.
                 self._reset()
+            if mark is not None and mark != self._evaluated:
                 self._replay(mark - timedelta(days=self._settings.spikes.baseline_days), mark)
+                self._show()
             if mark is None:
                 stored = self.store.buckets(horizon, end)
                 mark = stored[0][1] if stored else end
@@ -299,6 +322,8 @@ class Engine:
         """The alert with the stories behind it: the most negative ones of its window, copies folded."""
         stories: dict[str, Evidence] = {}
         for item in self.store.window_items(alert.series, start, alert.updated_at, _EVIDENCE_ITEMS):
+            if item.late:
+                continue
             if (known := stories.get(item.story)) is not None:
                 stories[item.story] = replace(known, copies=known.copies + 1)
             else:

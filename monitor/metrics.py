@@ -12,9 +12,8 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
-    make_asgi_app,
 )
-from starlette.types import ASGIApp
+from prometheus_client.exposition import choose_encoder
 
 from monitor.records import Channel, Counts, Entry, Reason, Series, Severity
 
@@ -133,13 +132,17 @@ class Metrics:
             registry=registry,
         )
 
-    def prepare(self, topics: Sequence[str], sentiments: Sequence[str], reasons: Sequence[Reason]) -> None:
+    def prepare(
+        self, topics: Sequence[str], sentiments: Sequence[str], reasons: Sequence[Reason], entities: Sequence[str]
+    ) -> None:
         """Start the counters of every known label at 0, so that a first event is seen as an increase."""
         for topic in topics:
             for sentiment in sentiments:
                 self.items.labels(topic, sentiment)
         for reason in reasons:
             self.rejected.labels(reason)
+        for entity in entities:
+            self.entity_items.labels(entity)
         for part in ("source", "store"):
             self.failures.labels(part)
         for channel in get_args(Channel):
@@ -152,10 +155,10 @@ class Metrics:
                 self.alerts_opened.labels(dimension, severity)
                 self.alerts_resolved.labels(dimension)
 
-    def exposition(self) -> ASGIApp:
-        """The application that answers a scrape."""
-        app: ASGIApp = make_asgi_app(self.registry)
-        return app
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """What a scrape gets: the metrics in a format that its `Accept` header takes, and the content type."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
 
     def stored(self, entries: Sequence[Entry], now: datetime) -> None:
         """Count items that were stored at `now`."""
@@ -174,6 +177,18 @@ class Metrics:
         self.window_items.labels(*labels).set(counts.items)
         self.window_negatives.labels(*labels).set(counts.negatives)
         self.window_score.labels(*labels).set(counts.score / counts.items if counts.items else 0.0)
+
+    def hide_series(self) -> None:
+        """Show no windows, baselines and alerts: another worker evaluates, and shows them."""
+        for gauge in (
+            self.window_items,
+            self.window_negatives,
+            self.window_score,
+            self.usual_share,
+            self.p_value,
+            self.alerts_open,
+        ):
+            gauge.clear()
 
     def show_lag(self, lag: Mapping[int, int]) -> None:
         """Show the records not read yet of the partitions that this worker holds, and of no others."""

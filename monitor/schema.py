@@ -108,6 +108,7 @@ BUCKETS = Table(
     Column("negatives", BigInteger, nullable=False),
     Column("score", Double, nullable=False),
     Column("late", BigInteger, nullable=False),
+    Column("late_negatives", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
 
@@ -205,10 +206,8 @@ def bucket_rows(source: str, entries: Sequence[Entry]) -> list[dict[str, Any]]:
     """What the entries add to each bucket."""
     sums: defaultdict[tuple[datetime, Series, int], Counts] = defaultdict(Counts)
     for entry in entries:
-        negative = entry.scored.sentiment == "negative"
-        one = Counts(1, int(negative), entry.scored.sentiment_score, int(entry.late))
         for series in dict.fromkeys(entry.series):
-            sums[bucket_start(entry.event_at), series, entry.partition] += one
+            sums[bucket_start(entry.event_at), series, entry.partition] += entry.counts
     return [
         {"start": start, **series._asdict(), "stream": source, "partition": partition} | asdict(counts)
         for (start, series, partition), counts in sums.items()

@@ -63,7 +63,8 @@ class Detector:
         items, negatives = np.zeros((2, len(self._rows)))
         for series, count in counts.items():
             row = self._rows[series]
-            items[row], negatives[row] = count.items, count.negatives
+            # What came late may not alert, neither now nor when this bucket is read again after a restart.
+            items[row], negatives[row] = count.items - count.late, count.negatives - count.late_negatives
 
         share = self._usual_share()
         now, before = self._step % self._ring, (self._step - 1) % self._ring

@@ -121,7 +121,9 @@ class Store:
         newest: dict[int, datetime] = {}
         for entry in entries:
             distinct.setdefault(entry.scored.item.id, entry)
-            newest[entry.partition] = max(entry.event_at, newest.get(entry.partition, entry.event_at))
+            # A publisher whose clock is fast must not make everyone else's items late.
+            event_at = min(entry.event_at, now)
+            newest[entry.partition] = max(event_at, newest.get(entry.partition, event_at))
         # Workers may store copies of the same items at once, or disagree on who has a partition: that all write in
         # one order keeps them from a deadlock.
         rows = [item_row(source, distinct[item_id], now) for item_id in sorted(distinct)]
@@ -153,18 +155,20 @@ class Store:
         """Move a partition's position and clock, provided that it stands where the update expects it."""
         stored = POSITIONS.c
         seen = sa.literal(newest_event_at, Moment)
-        moved = {
+        moved: dict[str, Any] = {
             "next_offset": update.next,
             "newest_event_at": sa.case(
                 (sa.or_(stored.newest_event_at.is_(None), stored.newest_event_at < seen), seen),
                 else_=stored.newest_event_at,
             ),
-            "active_at": now,
         }
+        if newest_event_at is not None:
+            # Records that hold no item say nothing of event time, so they must not make others wait for this clock.
+            moved["active_at"] = now
         here = {"stream": source, "partition": update.partition}
         statement: Any
         if update.expected is None:
-            first = here | moved | {"newest_event_at": newest_event_at}
+            first = here | moved | {"newest_event_at": newest_event_at, "active_at": now}
             statement = self._database.insert(POSITIONS).values(first)
             statement = statement.on_conflict_do_update(
                 index_elements=list(POSITIONS.primary_key), set_=moved, where=stored.next_offset.is_(None)
@@ -203,8 +207,8 @@ class Store:
         query = sa.select(*key, *sums).where(*within).group_by(*key).order_by(*key)
         with self._database.read("read buckets") as connection:
             return [
-                (Series(dimension, name), moment, Counts(int(items), int(negatives), float(score), int(late)))
-                for moment, dimension, name, items, negatives, score, late in connection.execute(query)
+                (Series(dimension, name), moment, Counts(int(items), int(negatives), float(score), *map(int, late)))
+                for moment, dimension, name, items, negatives, score, *late in connection.execute(query)
             ]
 
     def window_items(self, series: Series, start: datetime, end: datetime, limit: int) -> list[StoredItem]:

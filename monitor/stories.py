@@ -44,12 +44,14 @@ class Stories:
         if known is not None and abs(event_at - known[1]) <= self._remember:
             return known[0], True
         story = hashlib.blake2b(f"{key}\x1f{event_at.isoformat()}".encode(), digest_size=8).hexdigest()
-        self.restore(title, story, event_at)
+        self._first_told[key] = (story, event_at)
         return story, False
 
     def restore(self, title: str, story: str, event_at: datetime) -> None:
-        """Remember a story that was assigned before a restart."""
-        self._first_told[story_key(title)] = (story, event_at)
+        """Remember an item whose story was assigned before a restart; oldest first."""
+        key = story_key(title)
+        if key not in self._first_told or self._first_told[key][0] != story:
+            self._first_told[key] = (story, event_at)
 
     def forget(self, before: datetime) -> None:
         """Forget the stories that were first told before this event time."""

@@ -24,7 +24,8 @@ class Watermark:
 
     While partitions are active, the slowest of them decides: newest event time - lateness. A partition that has
     nothing left to read and was silent for `idle_after_s` stops holding the others back. When all are silent, event
-    time runs on with the wall clock, so that windows close and alerts resolve on a quiet night.
+    time runs on with the wall clock until the newest item's bucket has closed, and further only if asked to: what a
+    publisher sends after an outage of its own must still be on time to alert.
     """
 
     def __init__(self, settings: TrendSettings) -> None:
@@ -32,20 +33,27 @@ class Watermark:
         self._idle_after = timedelta(seconds=settings.idle_after_s)
         self.at: datetime | None = None
 
-    def advance(self, clocks: Mapping[int, PartitionClock], now: datetime) -> datetime | None:
-        """Take in how far each partition has come by wall-clock time `now`; None while nothing is known."""
+    def advance(
+        self, clocks: Mapping[int, PartitionClock], now: datetime, *, run_on: bool = False
+    ) -> datetime | None:
+        """Take in how far each partition has come by wall-clock time `now`; None while nothing is known.
+
+        Args:
+            run_on: let event time run on for as long as all are silent, say for an open alert to resolve.
+        """
         active = [clock for clock in clocks.values() if now - clock.active_at < self._idle_after]
         if active:
             fronts = [clock.newest_event_at for clock in active if clock.newest_event_at is not None]
             # A partition with a backlog of which nothing was read yet may hold anything: wait for it.
             front = min(fronts) if len(fronts) == len(active) else None
         else:
-            run_on = [
-                clock.newest_event_at + (now - clock.active_at)
+            longest = timedelta.max if run_on else self._lateness + BUCKET
+            run_ons = [
+                clock.newest_event_at + min(now - clock.active_at, longest)
                 for clock in clocks.values()
                 if clock.newest_event_at is not None
             ]
-            front = max(run_on, default=None)
+            front = max(run_ons, default=None)
         if front is not None:
             self.reach(front - self._lateness)
         return self.at
@@ -78,17 +86,16 @@ class Trends:
         self._buckets.append(dict(counts))
         self.closed_through = start + BUCKET
 
-    def amend(self, entry: Entry) -> bool:
-        """Count a late item in its closed bucket; False if that bucket is not held, or is still open."""
+    def amend(self, entry: Entry) -> None:
+        """Count a late item in its closed bucket, if that is held still."""
         if self.closed_through is None:
-            return False
+            return
         age = (self.closed_through - bucket_start(entry.event_at)) // BUCKET
         if not 1 <= age <= len(self._buckets):
-            return False
+            return
         bucket = self._buckets[-age]
         for series in entry.series:
             bucket[series] = bucket.get(series, Counts()) + entry.counts
-        return True
 
     def window(self, series: Series, minutes: int) -> Counts:
         """The sums over the last `minutes` of closed buckets."""

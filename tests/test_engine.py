@@ -24,7 +24,7 @@ from monitor.records import (
     RecordError,
     Series,
 )
-from monitor.store import PositionConflict, Store
+from monitor.store import PositionConflict, Store, StoreUnavailable
 from tests.support import WordScorer
 
 NOON = datetime(2023, 3, 10, 12, tzinfo=UTC)
@@ -120,21 +120,33 @@ def test_an_item_from_the_future_counts_at_its_arrival(store: Store) -> None:
     assert _sample(engine, "sentiment_future_items_total") == 1
 
 
-def test_item_behind_the_watermark_is_counted_but_never_alerts(store: Store) -> None:
-    #  12:00 ........ 14:00            items as usual, watermark at 13:55
-    #        12:30                     then twenty negatives dated 12:30
+@pytest.mark.parametrize("restarted", [None, "before the late items", "after them"])
+@pytest.mark.parametrize("minute", [104, 111], ids=["in a closed bucket", "in the open bucket"])
+def test_item_behind_the_watermark_is_counted_but_never_alerts(
+    store: Store, minute: float, restarted: str | None
+) -> None:
+    #  12:00 .................... 13:58   items as usual; watermark at 13:53, 13:50 is the last closed bucket's end
+    #                   13:44  13:51      then twenty negatives from before the watermark
     engine = _engine(store)
-    usual = [_news(m, f"Financials: fine {m}") for m in range(0, 121, 2)]
-    engine.process(_batch(usual), _at(120))
-    engine.tick(_at(120))
-    late = [_news(30, f"Financials: bad {n}") for n in range(20)]
-    stored = engine.process(_batch(late, start=len(usual)), _at(121))
+    usual = [_news(m, f"Financials: fine {m}") for m in range(0, 119, 2)]
+    engine.process(_batch(usual), _at(118))
+    engine.tick(_at(118))
+    late = [_news(minute, f"Financials: bad {n}") for n in range(20)]
+    if restarted == "before the late items":
+        engine = _engine(store)
+        engine.tick(_at(118))
+    stored = engine.process(_batch(late, start=len(usual)), _at(119))
     assert all(entry.late for entry in stored)
-    alerts = engine.tick(_at(121)) + engine.finish()
+    stored_late = _sample(engine, "sentiment_late_items_total")
+    if restarted == "after them":
+        engine = _engine(store)
+    alerts = engine.tick(_at(119))
+    engine.process(_batch([_news(125, "Macro: fine")], start=len(usual) + 20), _at(125))
+    alerts += engine.tick(_at(125)) + engine.finish()
     assert alerts == []
     assert _bucket_sums(store, BANKS).late == 20
     assert _bucket_sums(store, BANKS).negatives == 20
-    assert _sample(engine, "sentiment_late_items_total") == 20
+    assert stored_late == 20
 
 
 def _timeline(seed: int = 3) -> list[tuple[float, bytes]]:
@@ -238,6 +250,76 @@ def test_a_partition_with_a_backlog_holds_the_windows_open(store: Store) -> None
     engine.process(_batch([_news(1, "Macro: first of the other")], partition=1), _at(60))
     engine.tick(_at(60), behind=[0, 1])
     assert engine.watermark == _at(-4)
+
+
+def test_a_partition_of_bad_records_alone_holds_nothing_back_for_long(store: Store) -> None:
+    engine = _engine(store)
+    engine.process(_batch([_news(m, f"Macro: fine {m}") for m in range(60)]), _at(60))
+    for second in range(0, 120, 10):
+        engine.process(_batch([b"bad"], start=second // 10, partition=1), _at(60) + timedelta(seconds=second))
+        engine.process(
+            _batch([_news(60 + second / 60, f"Macro: {second}")], start=60 + second // 10),
+            _at(60) + timedelta(seconds=second),
+        )
+        engine.tick(_at(60) + timedelta(seconds=second))
+    assert engine.watermark is not None
+    assert engine.watermark > _at(55)
+
+
+def test_one_fast_clock_does_not_make_other_publishers_late(store: Store) -> None:
+    engine = _engine(store)
+    engine.process(_batch([_news(4.9, "Macro: from the future")]), NOON)
+    engine.tick(NOON)
+    stored = engine.process(_batch([_news(-0.3, f"Macro: fine {n}") for n in range(20)], start=1), NOON)
+    assert not any(entry.late for entry in stored)
+
+
+def test_a_backlog_after_hours_of_silence_can_still_alert(store: Store) -> None:
+    engine = _engine(store)
+    usual = [_news(m, f"Financials: fine {m}") for m in range(0, 600, 2)]
+    engine.process(_batch(usual), _at(600))
+    for minutes in range(600, 720, 5):
+        engine.tick(_at(minutes))
+    missed = [_news(620 + n, f"Financials: bad {n}") for n in range(40)]
+    engine.process(_batch(missed, start=len(usual)), _at(720))
+    engine.process(_batch([_news(719, "Macro: now")], start=len(usual) + 40), _at(720))
+    alerts = engine.tick(_at(720))
+    assert BANKS in {alert.series for alert in alerts}
+
+
+def test_an_outage_in_the_first_evaluation_is_made_up_for(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = _engine(store)
+    engine.process(_batch([_news(m, f"Macro: fine {m}") for m in range(60)]), _at(60))
+
+    def away(*_: object) -> None:
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "save_evaluation", away)
+        with pytest.raises(StoreUnavailable):
+            engine.tick(_at(60))
+    engine.tick(_at(60))
+    assert store.evaluated_through("test") == _at(50)
+
+
+def test_a_restart_shows_windows_and_open_alerts_at_once(store: Store) -> None:
+    timeline = [entry for entry in _timeline() if entry[0] < 2_630]
+    engine = _engine(store)
+    for start in range(0, len(timeline), 50):
+        part = timeline[start : start + 50]
+        engine.process(_batch([value for _, value in part], start=start), _at(part[-1][0]))
+        engine.tick(_at(part[-1][0]))
+    assert engine.open_alerts
+    again = _engine(store)
+    again.tick(_at(2_630))
+    severities = [_sample(again, "sentiment_alerts_open", severity=name) or 0 for name in ("warning", "critical")]
+    assert sum(severities) == len(engine.open_alerts)
+
+
+def test_a_repeat_is_no_copy_of_its_own_story(store: Store) -> None:
+    engine = _engine(store)
+    engine.process(_batch([_news(0, id="a")] * 3), NOON)
+    assert _sample(engine, "sentiment_story_copies_total") == 0
 
 
 def test_a_gap_of_months_does_not_evaluate_every_empty_bucket_between(store: Store) -> None:

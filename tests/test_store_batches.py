@@ -229,7 +229,7 @@ class BatchContract:
         [(_, _, event_at)] = store.recent_stories(FIRST_TIME)
         clock = store.clocks(NEWS)[0]
         assert (event_at, event_at.tzinfo) == (at, UTC)
-        assert clock == PartitionClock(1, at, NOW)
+        assert clock == PartitionClock(1, min(at, NOW), NOW)
         assert clock.active_at.tzinfo is UTC
         assert (BANKS, bucket_start(at)) in counted(store) or at == LAST_TIME
 
@@ -270,7 +270,8 @@ class BatchContract:
         for one in stored.values():
             negative = one.scored.sentiment == "negative"
             for series in set(one.series):
-                sums[series, bucket_start(one.event_at)] += Counts(1, negative, one.scored.sentiment_score, one.late)
+                late = (one.late, one.late and negative)
+                sums[series, bucket_start(one.event_at)] += Counts(1, negative, one.scored.sentiment_score, *late)
         assert after == {
             key: replace(counts, score=pytest.approx(counts.score, abs=1e-9)) for key, counts in sums.items()
         }

@@ -62,6 +62,13 @@ def test_a_restart_remembers_what_the_store_kept() -> None:
     assert after.assign("Harrowgate falls!", NOON + timedelta(minutes=5)) == (story, True)
 
 
+def test_a_copy_prolongs_no_story_after_a_restart_either() -> None:
+    after = Stories(timedelta(hours=48))
+    after.restore("Harrowgate falls", "s", NOON)
+    after.restore("Harrowgate falls", "s", NOON + timedelta(hours=47))
+    assert after.assign("Harrowgate falls", NOON + timedelta(hours=49))[0] != "s"
+
+
 def test_stories_told_before_the_horizon_are_forgotten() -> None:
     stories = Stories(timedelta(hours=48))
     stories.assign("old", NOON)

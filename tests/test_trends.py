@@ -46,11 +46,18 @@ def test_an_empty_partition_holds_nothing_back_once_it_is_idle() -> None:
     assert Watermark(SETTINGS).advance({0: _clock(-1), 1: _clock(None, active_s_ago=31)}, NOON) == _at(-6)
 
 
-def test_event_time_runs_on_with_the_wall_clock_when_all_partitions_are_silent() -> None:
-    #  newest item at -60 (event time), read 40 minutes ago: event time is at -20 by now
+def test_when_all_partitions_are_silent_event_time_runs_on_until_the_newest_items_bucket_has_closed() -> None:
+    #  newest item at -60 (event time); its bucket ends at -55 at the latest
     watermark = Watermark(SETTINGS)
-    assert watermark.advance({0: _clock(-60, active_s_ago=40 * 60)}, NOON) == _at(-25)
-    assert watermark.advance({0: _clock(-60, active_s_ago=50 * 60)}, NOON) == _at(-15)
+    assert watermark.advance({0: _clock(-60, active_s_ago=2 * 60)}, NOON) == _at(-63)
+    assert watermark.advance({0: _clock(-60, active_s_ago=40 * 60)}, NOON) == _at(-55)
+    assert watermark.advance({0: _clock(-60, active_s_ago=600 * 60)}, NOON) == _at(-55)
+
+
+def test_event_time_runs_on_with_the_wall_clock_while_it_is_asked_to() -> None:
+    watermark = Watermark(SETTINGS)
+    assert watermark.advance({0: _clock(-60, active_s_ago=40 * 60)}, NOON, run_on=True) == _at(-25)
+    assert watermark.advance({0: _clock(-60, active_s_ago=50 * 60)}, NOON, run_on=True) == _at(-15)
 
 
 def test_watermark_never_goes_back() -> None:
@@ -101,15 +108,15 @@ def test_buckets_older_than_the_longest_window_are_let_go() -> None:
 
 def test_a_late_item_is_added_to_its_closed_bucket_and_counted_as_late() -> None:
     trends = _trends(1, 2, 3)
-    assert trends.amend(_late_entry(7))
-    assert trends.history(FINANCIALS, 3)[1] == Counts(items=11, negatives=3, score=-2.75, late=1)
-    assert trends.window(EVERYTHING, 15) == Counts(items=1, negatives=1, score=-0.75, late=1)
+    trends.amend(_late_entry(7))
+    assert trends.history(FINANCIALS, 3)[1] == Counts(items=11, negatives=3, score=-2.75, late=1, late_negatives=1)
+    assert trends.window(EVERYTHING, 15) == Counts(items=1, negatives=1, score=-0.75, late=1, late_negatives=1)
 
 
 @pytest.mark.parametrize("minutes", [-1, 15])
 def test_a_late_item_whose_bucket_is_gone_or_still_open_changes_no_window(minutes: float) -> None:
     trends = _trends(1, 2, 3)
-    assert not trends.amend(_late_entry(minutes))
+    trends.amend(_late_entry(minutes))
     assert trends.window(FINANCIALS, 15).items == 30
 
 

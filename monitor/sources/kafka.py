@@ -69,7 +69,7 @@ class KafkaSource:
         self._turn = 0
         self._latest: Sequence[ConsumerRecord] = ()
         self._ends: dict[int, int] = {}
-        self._ends_due_at = 0.0
+        self._ends_due_at, self._away = 0.0, ""
         self._untold: dict[TopicPartition, OffsetAndMetadata] = {}
         self._telling: Future | None = None
         self._failed = False
@@ -141,24 +141,25 @@ class KafkaSource:
         self._tell_kafka()
 
     def lag(self) -> Mapping[int, int]:
-        """Records not read yet, by assigned partition, as of at most a second ago; empty while the brokers are away.
+        """Records not read yet, by partition, as of a second ago at most; all of it for one just being taken over.
 
-        A partition that is just being taken over counts as if nothing of it had been read.
+        Raises:
+            SourceError: the brokers are away. To say 0 would let event time run on, past what waits there to be read.
         """
         now = time.monotonic()
         if self._partitions and now >= self._ends_due_at:
-            assigned = [self._topic_partition(partition) for partition in self._partitions]
+            assigned = list(map(self._topic_partition, self._partitions))
             try:
                 ends = self._consumer.end_offsets(assigned, timeout_ms=REQUEST_TIMEOUT_MS)
                 self._ends = {place.partition: end for place, end in ends.items()}
                 for partition, state in self._partitions.items():
                     # It moves without a record where a transaction was aborted.
                     state.position = self._consumer.position(self._topic_partition(partition), timeout_ms=0)
-                self._ends_due_at = now + _LAG_REFRESH_S
+                self._ends_due_at, self._away = now + _LAG_REFRESH_S, ""
             except KafkaError as error:
-                log.warning("%s: how far the log reaches is not known for now: %s", self.name, told(error))
-                self._ends = {}  # not 0: event time would run on, past what waits there to be read
-                self._ends_due_at = now + _LAG_RETRY_S
+                self._ends_due_at, self._away = now + _LAG_RETRY_S, str(source_error(self._settings, error))
+        if self._away:
+            raise SourceError(self._away)
         known = sorted(self._partitions.keys() & self._ends.keys())
         return {partition: max(0, self._ends[partition] - self._partitions[partition].next) for partition in known}
 
@@ -199,8 +200,7 @@ class KafkaSource:
             max_poll_interval_ms=round(self._max_poll_interval_s * 1000),
             # A killed worker's partitions wait this long for their next owner.
             session_timeout_ms=10_000,
-            # A broker answers one request at a time: so long may a busy partition wait for quiet ones.
-            fetch_max_wait_ms=50,
+            fetch_max_wait_ms=50,  # so long may a busy partition wait for quiet ones
             max_partition_fetch_bytes=512 * 1024,
             default_offset_commit_callback=_log_failed_commit,
         )

@@ -10,16 +10,18 @@ from typing import Self
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Mount, Route
-from starlette.types import ASGIApp
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
+Exposition = Callable[[str], tuple[bytes, str]]
 Check = Callable[[], Mapping[str, str | None]]
 """What is checked -> None if it is well, else what is wrong."""
 
 
-def create_app(metrics: ASGIApp, alive: Check, ready: Check) -> Starlette:
-    """The application. `alive` answers `/healthz` and `ready` `/readyz`: 200, or 503 and what is wrong."""
+def create_app(metrics: Exposition, alive: Check, ready: Check) -> Starlette:
+    """The application. `metrics` gives the body and content type for an `Accept` header.
+
+    `alive` answers `/healthz` and `ready` `/readyz`: 200, or 503 and what is wrong."""
 
     def answer(check: Check) -> Callable[[Request], JSONResponse]:
         def respond(request: Request) -> JSONResponse:
@@ -32,11 +34,15 @@ def create_app(metrics: ASGIApp, alive: Check, ready: Check) -> Starlette:
 
         return respond
 
+    def expose(request: Request) -> Response:
+        body, content_type = metrics(request.headers.get("accept", ""))
+        return Response(body, headers={"content-type": content_type})
+
     return Starlette(
         routes=[
             Route("/healthz", answer(alive)),
             Route("/readyz", answer(ready)),
-            Mount("/metrics", metrics),
+            Route("/metrics", expose),
         ]
     )
 

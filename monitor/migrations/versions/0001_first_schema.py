@@ -48,6 +48,7 @@ def upgrade() -> None:
         sa.Column("negatives", sa.BigInteger, nullable=False),
         sa.Column("score", sa.Double, nullable=False),
         sa.Column("late", sa.BigInteger, nullable=False),
+        sa.Column("late_negatives", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("start", "dimension", "name", "stream", "partition", name="pk_buckets"),
         sqlite_with_rowid=False,
     )
