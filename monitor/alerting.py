@@ -164,7 +164,7 @@ class Receiver(Protocol):
 
 
 class LogReceiver:
-    """Writes every change of an alert as one line of JSON."""
+    """Writes an alert that changed as one line of JSON; changes within a second are one line, the newest."""
 
     key = "log"
     channel: Channel = "log"

@@ -206,7 +206,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One story behind an alert; `copies` is how many items told it within the alert's window."""
+    """One story behind an alert; `copies` is how many negative items told it within the alert's window."""
 
     id: str
     title: str

@@ -8,15 +8,26 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
-from monitor.config import ConfigError, FileSettings, HttpSettings, Settings, SourceSettings, StoreSettings
+from monitor.config import (
+    AlertSettings,
+    ConfigError,
+    FileSettings,
+    HttpSettings,
+    Settings,
+    SourceSettings,
+    StoreSettings,
+)
 from monitor.daemon import Daemon
 from monitor.metrics import Metrics
+from monitor.records import Alert, Series
 from monitor.sources import SourceError
 from monitor.store import Store
 from tests.support import until
@@ -133,3 +144,41 @@ def test_a_signal_stops_it_within_ten_seconds_and_nothing_is_lost(tmp_path: Path
     with Store(f"sqlite:///{tmp_path / 'monitor.db'}") as store:
         [position] = store.positions(f"file:{tmp_path}/news.jsonl", [0]).values()
         assert store.counts()["items"] == position < 1_400, "it was to be stopped in the middle"
+
+
+def test_receivers_that_never_answer_do_not_delay_the_stop(tmp_path: Path) -> None:
+    _write(tmp_path / "news.jsonl", 4)
+    now = datetime.now(UTC)
+    alert = Alert(
+        series=Series("topic", "Macro"),
+        window="1h",
+        severity="warning",
+        opened_at=now,
+        updated_at=now,
+        observed=9,
+        items=12,
+        expected=2.5,
+        band=(0.4, 5.5),
+        p_value=5e-5,
+    )
+    with ExitStack() as life:
+        # They accept a connection, as a listening socket does, and say nothing.
+        mute = [life.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+        urls = tuple(f"http://127.0.0.1:{listener.getsockname()[1]}" for listener in mute)
+        settings = _settings(tmp_path, follow=True).model_copy(
+            update={"alerts": AlertSettings(alertmanager_urls=urls)}
+        )
+        with Store(settings.store.url) as store:
+            store.save_evaluation("another", now, [alert])
+        metrics = Metrics()
+        daemon = Daemon(settings, metrics, io.StringIO())
+        thread = threading.Thread(target=daemon.run)
+        thread.start()
+        failed = {"channel": "alertmanager", "outcome": "failed"}
+        until(lambda: metrics.registry.get_sample_value("sentiment_alert_deliveries_total", failed))
+        started_s = time.monotonic()
+        daemon.stop()
+        thread.join(timeout=30)
+        assert time.monotonic() - started_s < 10
+    with Store(settings.store.url) as store:
+        assert [waiting.id for waiting in store.open_alerts()] == [alert.id]

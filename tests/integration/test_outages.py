@@ -2,19 +2,25 @@
 
 import io
 import json
+import subprocess
+import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import httpx2
 import pytest
 
-from monitor.config import FileSettings, HttpSettings, Settings, SourceSettings, StoreSettings
+from monitor.config import FileSettings, HttpSettings, KafkaSettings, Settings, SourceSettings, StoreSettings
 from monitor.daemon import Daemon
 from monitor.metrics import Metrics
 from monitor.records import EVERYTHING, Counts, bucket_start, parse
+from monitor.sources.publisher import Publisher
 from monitor.store import Store
-from tests.integration.servers import PostgreSQL
+from tests.integration.servers import Kafka, PostgreSQL, free_port
 from tests.support import until
+
+pytestmark = pytest.mark.integration
 
 
 def _line(number: int) -> bytes:
@@ -27,7 +33,6 @@ def _append(path: Path, start: int, end: int) -> None:
         file.writelines(_line(number) + b"\n" for number in range(start, end))
 
 
-@pytest.mark.integration
 def test_items_that_come_while_the_database_is_away_are_stored_once_it_is_back(
     tmp_path: Path, postgres: PostgreSQL, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -68,3 +73,47 @@ def test_items_that_come_while_the_database_is_away_are_stored_once_it_is_back(
         assert sum((counts for series, _, counts in rows if series == EVERYTHING), Counts()).items == 30
         assert store.positions(f"file:{news}", [0]) == {0: 30}
     postgres.drop_database(url)
+
+
+def test_while_kafka_is_away_it_is_not_ready_and_what_came_before_and_after_is_stored_once(
+    tmp_path: Path, kafka: Kafka
+) -> None:
+    topic, url, port = kafka.make_topic(2), f"sqlite:///{tmp_path}/monitor.db", free_port()
+    news = KafkaSettings(bootstrap_servers=kafka.bootstrap, topic=topic)
+    config, address = tmp_path / "monitor.toml", f"http://127.0.0.1:{port}"
+    config.write_text(
+        f'[kafka]\nbootstrap_servers = "{kafka.bootstrap}"\ntopic = "{topic}"\ngroup = "{topic}"\n'
+        f'[store]\nurl = "{url}"\n[http]\nport = {port}\n'
+    )
+
+    def ready() -> httpx2.Response | None:
+        with suppress(httpx2.ConnectError):
+            return httpx2.get(f"{address}/readyz", timeout=30)
+        return None
+
+    _publish(news, 0, 10)
+    # A process of its own: kafka-python leaves the sockets of lost connections to the garbage collector.
+    daemon = subprocess.Popen([sys.executable, "-m", "monitor", "run", "--config", str(config)])
+    try:
+        until(lambda: (answer := ready()) is not None and answer.status_code == 200)
+        with Store(url) as store:
+            until(lambda: store.counts()["items"] == 10)
+            kafka.stop()
+            until(lambda: (answer := ready()) is not None and answer.status_code == 503)
+            assert "Kafka at" in httpx2.get(f"{address}/readyz", timeout=30).json()["parts"]["source"]
+            assert 'sentiment_failures_total{part="source"} 0.0' not in httpx2.get(f"{address}/metrics").text
+            kafka.start()
+            _publish(news, 10, 30)
+            until(lambda: store.counts()["items"] == 30)
+        until(lambda: (answer := ready()) is not None and answer.status_code == 200)
+        daemon.terminate()
+        assert daemon.wait(timeout=10) == 0
+    finally:
+        daemon.kill()
+        daemon.wait()
+
+
+def _publish(news: KafkaSettings, start: int, end: int) -> None:
+    with Publisher(news, news.topic) as publisher:
+        for number in range(start, end):
+            publisher.send(_line(number), str(number).encode())
