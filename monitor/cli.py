@@ -6,19 +6,19 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TextIO
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from monitor import __version__, config
+from monitor.output import Misuse, errors, progress_bar, written
 from monitor.records import MonitorError, NewsItem, RawRecord, RecordError, Scored, parse
 
 app = typer.Typer(
@@ -28,7 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-_errors = Console(stderr=True)
+T = TypeVar("T")
 _SCORE_ITEMS = 256
 _BACKTEST_ITEMS = 256
 
@@ -39,18 +39,16 @@ ColumnsOption = Annotated[
 ]
 
 
-class Misuse(MonitorError):
-    """The command line itself is wrong."""
-
-
 def main() -> None:
     """Run the command line; a user's mistake ends in one line on standard error."""
     try:
         code = app(standalone_mode=False)
     except typer.TyperException as error:
         # A wrong option's message lacks the option's name; its format_message has it.
-        described = getattr(error, "format_message", error.__str__)
-        _fail(2, f"{described().rstrip('.')}; see sentiment-monitor --help")
+        described = getattr(error, "format_message", error.__str__)().rstrip(".")
+        if not described:  # no command at all: the help was shown
+            sys.exit(2)
+        _fail(2, f"{described}; see sentiment-monitor --help")
     except (Misuse, config.ConfigError) as error:
         _fail(2, str(error))
     except MonitorError as error:
@@ -61,6 +59,8 @@ def main() -> None:
         # Whoever read the output has seen enough. Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except OSError as error:
+        _fail(1, f"{error.filename or 'output'}: {error.strerror}")
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -142,8 +142,8 @@ def score(
     read = rejected = 0
     with ExitStack() as life:
         scorer = open_scorer(settings.model, _note)
-        out = life.enter_context(_written(output))
-        progress = life.enter_context(_progress("records"))
+        out = life.enter_context(written(output, file))
+        progress = life.enter_context(progress_bar("records"))
         task = progress.add_task("scoring", total=total)
         for part in _parts(records, _SCORE_ITEMS):
             items: list[NewsItem] = []
@@ -159,7 +159,8 @@ def score(
             progress.update(task, completed=part[-1].offset + 1)
     if rejected:
         were = "was" if rejected == 1 else "were"
-        _errors.print(f"{rejected:,} of the {read:,} records {were} rejected; the rest is scored", highlight=False)
+        rest = "the rest is scored" if rejected < read else "nothing was scored"
+        errors.print(f"{rejected:,} of the {read:,} records {were} rejected; {rest}", highlight=False)
     if strict and rejected:
         raise typer.Exit(1)
 
@@ -185,12 +186,12 @@ def backtest(
     settings = config.load(config_path)
     with ExitStack() as life:
         scorer = open_scorer(settings.model, _note)
-        out = life.enter_context(_written(output))
+        out = life.enter_context(written(output, str(file)))
         store = life.enter_context(Store("sqlite://"))
-        progress = life.enter_context(_progress("items"))
+        progress = life.enter_context(progress_bar("items"))
         reject = _reject(str(file), progress.console)
         task = progress.add_task("reading", total=None)
-        items = history.read_history(file, _columns(columns), reject)
+        items = _read(lambda: history.read_history(file, _columns(columns), reject))
         if not items:
             raise MonitorError(f"{file}: holds no record that can be used; each needs title and published_at")
         progress.update(task, description="backtest", total=len(items))
@@ -202,10 +203,10 @@ def backtest(
         for alert in alerts.values():
             out.write(json.dumps(as_json(alert), ensure_ascii=False) + "\n")
     days = (items[-1].item.published_at - items[0].item.published_at) / timedelta(days=1)
-    _errors.print(f"{len(alerts)} alerts in {len(items):,} items over {days:.1f} days", highlight=False)
+    errors.print(f"{len(alerts)} alerts in {len(items):,} items over {days:.1f} days", highlight=False)
     for alert in alerts.values():
         until = f"{alert.resolved_at:%Y-%m-%d %H:%M}" if alert.resolved_at else "still open"
-        _errors.print(
+        errors.print(
             f"  {alert.opened_at:%Y-%m-%d %H:%M} to {until}  {alert.severity}  {sentence(alert)}",
             highlight=False, markup=False, soft_wrap=True,
         )  # fmt: skip
@@ -228,15 +229,16 @@ def replay(
         raise Misuse(f"--to: {to!r} is not BOOTSTRAP/TOPIC; give for example localhost:9092/news")
     kafka = replace(config.load(config_path).kafka, bootstrap_servers=bootstrap_servers)
     with ExitStack() as life:
-        progress = life.enter_context(_progress("records"))
+        progress = life.enter_context(progress_bar("records"))
         task = progress.add_task("reading", total=None)
-        items = history.read_history(file, _columns(columns), _reject(str(file), progress.console))
+        reject = _reject(str(file), progress.console)
+        items = _read(lambda: history.read_history(file, _columns(columns), reject))
         publisher = life.enter_context(Publisher(kafka, topic))
         progress.update(task, description=f"to {to}", total=len(items))
         pace = speed or float("inf")
         for sent in history.replay(items, pace, publisher.send, time.sleep, time.monotonic):
             progress.update(task, completed=sent)
-    _errors.print(f"{len(items):,} records sent to {to}", highlight=False)
+    errors.print(f"{len(items):,} records sent to {to}", highlight=False)
 
 
 @app.command()
@@ -300,7 +302,21 @@ def _columns(text: str | None) -> dict[str, str]:
 def _records(file: str, columns: Mapping[str, str]) -> Iterator[RawRecord]:
     from monitor.sources.files import read_records
 
-    return read_records(sys.stdin.buffer if file == "-" else Path(file), columns)
+    if file != "-":
+        return _read(lambda: read_records(Path(file), columns))
+    if columns:
+        raise Misuse("--columns: standard input is read as JSON Lines, which have no columns; give a .csv file")
+    return read_records(sys.stdin.buffer)
+
+
+def _read(do: Callable[[], T]) -> T:
+    """What is read of a file that was named on the command line; one that cannot be is a misuse."""
+    from monitor.sources import SourceError
+
+    try:
+        return do()
+    except SourceError as error:
+        raise Misuse(str(error)) from error
 
 
 def _count_lines(path: Path) -> int | None:
@@ -327,7 +343,7 @@ def _reject(file: str, console: Console) -> Callable[[RawRecord, RecordError], N
 
 
 def _note(text: str) -> None:
-    _errors.print(text, highlight=False)
+    errors.print(text, highlight=False)
 
 
 def _scored_json(scored: Scored) -> dict[str, Any]:
@@ -341,37 +357,3 @@ def _scored_json(scored: Scored) -> dict[str, Any]:
         "sentiment_score": round(scored.sentiment_score, 6),
         "model": scored.model,
     }
-
-
-@contextmanager
-def _written(path: Path | None) -> Iterator[TextIO]:
-    """Standard output, or a file that appears whole when all went well and not at all when not."""
-    if path is None:
-        yield sys.stdout
-        return
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        file = part.open("w", encoding="utf-8")
-    except OSError as error:
-        raise Misuse(f"--output: {path} cannot be written ({error.strerror}); give another path") from error
-    try:
-        with file:
-            yield file
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _progress(unit: str) -> Progress:
-    """A bar on a terminal; nothing in a pipe or a log."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeRemainingColumn(),
-        console=_errors,
-        disable=not _errors.is_terminal,
-        redirect_stdout=False,
-        transient=True,
-    )

@@ -328,7 +328,10 @@ def load(path: Path | None = None) -> Settings:
     try:
         return Settings(**data)
     except SettingsError as error:
-        raise ConfigError(f"environment: {error}; lists and tables are given as JSON") from error
+        raise ConfigError(
+            f"environment: {error}; lists and tables are given as JSON, "
+            f"e.g. SENTIMENT_SPIKES__WINDOWS_MINUTES=[15,60]"
+        ) from error
     except ValidationError as error:
         raise ConfigError(_explained(error, path)) from error
 

@@ -109,7 +109,7 @@ class Daemon:
             server = _enter(life, WebServer(app, settings.http.host, settings.http.port))
             log.info("metrics and health at %s", server.url)
             store = self._store = life.enter_context(Store(settings.store.url))
-            scorer = open_scorer(settings.model)
+            scorer = open_scorer(settings.model, log.info)
             self._metrics.model_info.labels(scorer.version, scorer.backend).set(1)
             log.info("model %s on %s", scorer.version, scorer.backend)
             source = open_source(settings, store)
@@ -155,7 +155,10 @@ class Daemon:
                 self._metrics.batches_given_up.inc()
                 return
             if self._stopping.wait(RETRY_S):
-                log.warning("stopping without the database; the batch in hand was not stored and will be read again")
+                log.warning(
+                    "stopping before the batch in hand could be stored, it will be read again: %s",
+                    "; ".join(self._troubles.values()),
+                )
                 return
             self._beat_at = time.monotonic()
             source.hold()

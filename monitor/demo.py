@@ -93,7 +93,7 @@ def run(console: Console, *, stay: bool, picture: Path | None = None) -> bool:
         store = life.enter_context(Store("sqlite://"))
         with console.status("opening the model (the first time it is prepared for this machine, about a minute)"):
             scorer = open_scorer(settings.model)
-        console.print(f"model {scorer.version} on {scorer.backend}; metrics at {server.url}/metrics")
+        console.print(f"model {scorer.version} on {scorer.backend}; metrics at {server.url}/metrics", soft_wrap=True)
         engine = Engine(settings, store, scorer, metrics, source="demo", reject=_refuse)
         day = history.read_history(SCENARIO, {}, _refuse)
         seen = _play(console, engine, day, paced=stay and console.is_terminal, picture=picture)
@@ -252,7 +252,8 @@ def _summarise(console: Console, seen: Seen, wrong: str | None) -> None:
     console.print(
         f"\n[bold]{seen.items} items[/bold] of one invented day: {negative} negative, {seen.sentiments['neutral']} "
         f"neutral, {seen.sentiments['positive']} positive, on {len(seen.topics)} topics "
-        f"({seen.items_a_second:.0f} items a second)."
+        f"({seen.items_a_second:.0f} items a second).",
+        soft_wrap=True,
     )
     for alert in seen.alerts.values():
         until = f"to {alert.resolved_at:%H:%M}" if alert.resolved_at else "still open"
@@ -264,7 +265,9 @@ def _summarise(console: Console, seen: Seen, wrong: str | None) -> None:
         delay = min(alert.opened_at for alert in seen.alerts.values() if alert.series == PLANTED) - PLANTED_AT
         minutes = delay // timedelta(minutes=1)
         console.print(
-            f"The bank run planted at {PLANTED_AT:%H:%M} was found after {minutes} minutes; no other topic alerted."
+            f"The bank run planted at {PLANTED_AT:%H:%M} was found after {minutes} minutes; apart from "
+            f"{EVERYTHING.name}, which follows all items, nothing else alerted.",
+            soft_wrap=True,
         )
     else:
         console.print(f"[bold red]Not as planned:[/bold red] {wrong}")

@@ -25,7 +25,7 @@ ABOVE = [
     {"monitor.engine"},
     {"monitor.web", "monitor.web.app", "monitor.history"},
     {"monitor.daemon", "monitor.demo"},
-    {"monitor.cli"},
+    {"monitor.cli", "monitor.output"},
     {"monitor.__main__"},
 ]
 

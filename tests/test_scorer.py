@@ -348,7 +348,7 @@ def test_a_device_that_is_not_to_be_had_is_named_with_what_is(tiny, tmp_path, ba
 def test_a_cache_folder_that_cannot_be_written_is_named_with_its_setting(tiny, tmp_path):
     (tmp_path / "file").touch()
 
-    with pytest.raises(ScorerError, match=r"model\.cache_dir: .*file cannot be written .*; set it to a folder"):
+    with pytest.raises(ScorerError, match=r"model\.cache_dir: .*file cannot be written .*; set model\.cache_dir"):
         open_scorer(settings(tiny, tmp_path / "file"))
 
 

@@ -4,8 +4,10 @@ import ctypes
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import accumulate
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import numpy as np
@@ -132,8 +134,7 @@ def open_scorer(settings: ModelSettings, notify: Notify = lambda _: None) -> Sco
     checkpoint = read(settings.path)
     device = _device(settings)
     if device is None:
-        cache_dir = settings.cache_dir or platformdirs.user_cache_path("sentiment-monitor")
-        network, batch_tokens = _onnx_network(checkpoint, cache_dir, notify), _CPU_BATCH_TOKENS
+        network, batch_tokens = _onnx_network(checkpoint, settings.cache_dir, notify), _CPU_BATCH_TOKENS
         backend = "onnx cpu"
     else:
         network = _torch_network(checkpoint, device)
@@ -180,18 +181,26 @@ def _cuda_available() -> bool:
     return False
 
 
-def _onnx_network(checkpoint: Checkpoint, cache_dir: Path, notify: Notify) -> Network:
+def _onnx_network(checkpoint: Checkpoint, cache_dir: Path | None, notify: Notify) -> Network:
     import onnxruntime
 
-    try:
-        path = cached_onnx(checkpoint, cache_dir, notify)
-    except OSError as error:
-        raise ScorerError(
-            f"model.cache_dir: {cache_dir} cannot be written ({error.strerror}); set it to a folder that can"
-        ) from error
+    onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    with ExitStack() as life:
+        folder = cache_dir or platformdirs.user_cache_path("sentiment-monitor")
+        try:
+            path = cached_onnx(checkpoint, folder, notify)
+        except OSError as error:
+            remedy = "set model.cache_dir (SENTIMENT_MODEL__CACHE_DIR) to a folder that can"
+            if cache_dir is not None:
+                raise ScorerError(
+                    f"model.cache_dir: {folder} cannot be written ({error.strerror}); {remedy}"
+                ) from error
+            # An account without a home, as services have: it works, only slower to start.
+            notify(f"{folder} cannot be written ({error.strerror}), so the model is prepared anew; {remedy}")
+            path = cached_onnx(checkpoint, Path(life.enter_context(TemporaryDirectory())), notify)
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     tasks = list(checkpoint.info.tasks)
 
     def run(input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]) -> Logits:
