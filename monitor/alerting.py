@@ -76,13 +76,16 @@ def _opened(reading: Reading, at: datetime) -> Alert | None:
     )
 
 
+def _escalates(alert: Alert, reading: Reading) -> bool:
+    return alert.severity == "warning" and reading.severity == "critical"
+
+
 def _has_worsened(alert: Alert, reading: Reading) -> bool:
-    escalates = alert.severity == "warning" and reading.severity == "critical"
-    return escalates or reading.p_value <= alert.p_value / _WORSE
+    return _escalates(alert, reading) or reading.p_value <= alert.p_value / _WORSE
 
 
 def _worsened(alert: Alert, reading: Reading, at: datetime) -> Alert:
-    escalates = alert.severity == "warning" and reading.severity == "critical"
+    escalates = _escalates(alert, reading)
     return replace(
         alert,
         window=window_name(reading.window_minutes),

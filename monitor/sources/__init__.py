@@ -41,7 +41,11 @@ class Source(Protocol):
         """Note that a batch was stored with its positions."""
 
     def lag(self) -> Mapping[int, int]:
-        """Records not read yet, by assigned partition; empty while that is not known."""
+        """Records not read yet, by assigned partition; empty while none is assigned.
+
+        Raises:
+            SourceError: what waits is not known now; to say 0 would let event time run on past it.
+        """
 
     def exhausted(self) -> bool:
         """Whether there will never be more to read (the end of a file that is not followed)."""
