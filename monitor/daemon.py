@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -16,7 +17,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from monitor import __version__
 from monitor.alerting import AlertmanagerReceiver, Delivery, LogReceiver, Receiver
 from monitor.config import ConfigError, Settings
-from monitor.engine import Engine, Prepared
+from monitor.engine import Engine, Prepared, ScoredBatch
 from monitor.metrics import Metrics
 from monitor.model.scorer import open_scorer
 from monitor.records import Batch
@@ -29,6 +30,7 @@ from monitor.web.app import WebServer, create_app
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Part = Literal["source", "store"]
+_Work = tuple[Batch, Future[ScoredBatch]]
 
 POLL_WAIT_S: Final = 0.25
 TICK_EVERY_S: Final = 0.5
@@ -124,46 +126,65 @@ class Daemon:
         log.info("stopped, with nothing half-written")
 
     def _loop(self, source: Source, engine: Engine) -> None:
+        """Batch after batch: each is scored in a thread of its own while the one before it is stored in this one."""
         limits = self._settings.source.batch_items, self._settings.source.linger_ms / 1000
-        while not self._stopping.is_set():
-            self._beat_at = time.monotonic()
-            batch = self._attempt(partial(source.poll, *limits, POLL_WAIT_S))
-            if batch is None:
-                self._stopping.wait(RETRY_S)
-            elif batch.positions:
-                self._process(source, engine, batch)
-            elif source.exhausted() and self._attempt(engine.finish) is not None:
-                return
-            self._attempt(partial(self._tick, source, engine, works=batch is not None))
+        with ThreadPoolExecutor(1, "scoring") as scoring:
+            work: _Work | None = None
+            while not self._stopping.is_set():
+                self._beat_at = time.monotonic()
+                reads = True
+                if work is None:
+                    batch = self._attempt(partial(source.poll, *limits, POLL_WAIT_S))
+                    reads = batch is not None
+                    if batch is None:
+                        self._stopping.wait(RETRY_S)
+                    elif batch.positions:
+                        work = batch, scoring.submit(engine.score, batch)
+                    elif source.exhausted() and self._attempt(engine.finish) is not None:
+                        return
+                ahead: _Work | None = None
+                # A file is read on from the position that is stored, so only once that has moved.
+                if work is not None and isinstance(source, KafkaSource):
+                    batch = self._attempt(partial(source.ahead, limits[0]))
+                    reads = batch is not None
+                    if batch is not None and batch.positions:
+                        ahead = batch, scoring.submit(engine.score, batch)
+                if work is not None and not self._process(source, engine, *work) and ahead is not None:
+                    ahead[1].cancel()
+                    ahead = None
+                work = ahead
+                waiting = [] if work is None else [position.partition for position in work[0].positions]
+                self._attempt(partial(self._tick, source, engine, waiting, works=reads))
 
-    def _process(self, source: Source, engine: Engine, batch: Batch) -> None:
-        """Score and store a batch, however long the database is away; the source stays alive meanwhile."""
+    def _process(self, source: Source, engine: Engine, batch: Batch, scored: Future[ScoredBatch]) -> bool:
+        """Store a batch, however long the database is away; the source stays alive meanwhile. False: given up."""
         prepared: Prepared | None = None
         while True:
             try:
                 if prepared is None:
-                    prepared = self._attempt(partial(engine.prepare, batch, self._now()))
+                    prepared = self._attempt(partial(engine.prepare, scored.result(), self._now()))
                 if prepared is not None:
                     stored = self._attempt(partial(engine.commit, prepared, self._now()))
                     if stored is not None:
                         source.committed(batch)
-                        return
+                        return True
             except PositionConflict as error:
                 # The position is another worker's, or this worker's own from a commit whose answer was lost. Either
                 # way the database is right, and the next poll reads on from there.
                 log.warning("batch given up: %s", error)
                 self._metrics.batches_given_up.inc()
-                return
+                return False
             if self._stopping.wait(RETRY_S):
                 log.warning(
                     "stopping before the batch in hand could be stored, it will be read again: %s",
                     "; ".join(self._troubles.values()),
                 )
-                return
+                return False
             self._beat_at = time.monotonic()
             source.hold()
 
-    def _tick(self, source: Source, engine: Engine, *, works: bool) -> None:
+    def _tick(self, source: Source, engine: Engine, waiting: Sequence[int], *, works: bool) -> None:
+        """Evaluate what is stored, now and then; `waiting` are the partitions of what was read and is not stored."""
         now = time.monotonic()
         if now - self._ticked_at < TICK_EVERY_S:
             return
@@ -176,7 +197,8 @@ class Daemon:
             self._works("source")
         # Without partitions there is nothing to know about event time: what other workers hold may be far behind.
         if lag:
-            engine.tick(self._now(), [partition for partition, records in lag.items() if records])
+            behind = {partition for partition, records in lag.items() if records}
+            engine.tick(self._now(), behind.union(waiting))
             self._works("store")
 
     def _attempt(self, do: Callable[[], T]) -> T | None:

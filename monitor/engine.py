@@ -59,13 +59,23 @@ class ItemScorer(Protocol):
     topics: tuple[str, ...]
     sentiments: tuple[str, ...]
     cache_hits: int
+    cut_items: int
 
     def score(self, items: Sequence[NewsItem]) -> list[Scored]: ...
 
 
 @dataclass(frozen=True, slots=True)
+class ScoredBatch:
+    """What the records of a batch say and what the model says of it, and what is wrong with the others."""
+
+    scored: tuple[tuple[RawRecord, Scored], ...]
+    wrong: tuple[tuple[RawRecord, RecordError], ...]
+    positions: tuple[PositionUpdate, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
-    """A batch that was read and scored, and waits to be stored."""
+    """A batch that was scored and placed in event time, and waits to be stored."""
 
     entries: tuple[Entry, ...]
     copies: frozenset[Place]
@@ -112,27 +122,40 @@ class Engine:
 
     def process(self, batch: Batch, now: datetime) -> list[Entry]:
         """Score and store a batch; gives the items that were new. See `prepare` and `commit` for what is raised."""
-        return self.commit(self.prepare(batch, now), now)
+        return self.commit(self.prepare(self.score(batch), now), now)
 
-    def prepare(self, batch: Batch, now: datetime) -> Prepared:
-        """Parse and score a batch that arrived at `now`; records that break the contract are rejected."""
+    def score(self, batch: Batch) -> ScoredBatch:
+        """Parse and score a batch. Touches nothing else, so that one may be scored while another is stored."""
         started = time.perf_counter()
-        self._restore_stories()
         places: list[RawRecord] = []
         items: list[NewsItem] = []
-        rejected: list[Reason] = []
+        wrong: list[tuple[RawRecord, RecordError]] = []
         for record in batch.records:
             try:
                 items.append(parse(record.value))
                 places.append(record)
             except RecordError as error:
-                self._reject(record, error)
-                rejected.append(error.reason)
+                wrong.append((record, error))
+        known, cut = self.scorer.cache_hits, self.scorer.cut_items
+        scored = tuple(zip(places, self.scorer.score(items), strict=True))
+        self.metrics.cache_hits.inc(self.scorer.cache_hits - known)
+        self.metrics.cut_items.inc(self.scorer.cut_items - cut)
+        self.metrics.batch_items.observe(len(batch.records))
+        self.metrics.score_seconds.observe(time.perf_counter() - started)
+        return ScoredBatch(scored, tuple(wrong), batch.positions)
+
+    def prepare(self, batch: ScoredBatch, now: datetime) -> Prepared:
+        """Reject the records of a batch that break the contract, and place its items in event time at `now`.
+
+        To be called with the batches in their order, each followed by its `commit` before the next `tick`.
+        """
+        self._restore_stories()
+        for record, error in batch.wrong:
+            self._reject(record, error)
         entries: list[Entry] = []
         copies: set[Place] = set()
         futures: set[Place] = set()
-        known = self.scorer.cache_hits
-        for record, scored in zip(places, self.scorer.score(items), strict=True):
+        for record, scored in batch.scored:
             published_at = scored.item.published_at
             in_future = published_at > now + FUTURE
             event_at = now if in_future else published_at
@@ -151,10 +174,8 @@ class Engine:
                 copies.add((record.partition, record.offset))
             if in_future:
                 futures.add((record.partition, record.offset))
-        self.metrics.cache_hits.inc(self.scorer.cache_hits - known)
-        self.metrics.batch_items.observe(len(batch.records))
-        self.metrics.score_seconds.observe(time.perf_counter() - started)
-        return Prepared(tuple(entries), frozenset(copies), frozenset(futures), tuple(rejected), batch.positions)
+        rejected = tuple(error.reason for _, error in batch.wrong)
+        return Prepared(tuple(entries), frozenset(copies), frozenset(futures), rejected, batch.positions)
 
     def commit(self, prepared: Prepared, now: datetime) -> list[Entry]:
         """Store items, bucket increments and positions in one transaction; gives the items that were new.

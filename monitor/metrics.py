@@ -62,6 +62,11 @@ class Metrics:
         self.cache_hits = Counter(
             "sentiment_scorer_cache_hits", "Items not scored again: the model knew their text", registry=registry
         )
+        self.cut_items = Counter(
+            "sentiment_scorer_cut_items",
+            "Items longer than the model reads: their title and the start of their body were scored",
+            registry=registry,
+        )
         self.batch_items = Histogram(
             "sentiment_batch_items", "Records read together", buckets=BATCH_ITEMS, registry=registry
         )

@@ -1,7 +1,6 @@
 """The tables of the database, and the rows that its values become. Only `monitor.store` and what is beneath it import
 this module."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime, timedelta
@@ -24,7 +23,7 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
-from monitor.records import Alert, Counts, Entry, Evidence, Series, bucket_start
+from monitor.records import Alert, Entry, Evidence, Series
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -199,18 +198,6 @@ def entity_rows(entries: Sequence[Entry]) -> list[dict[str, Any]]:
         {"item_id": entry.scored.item.id, "name": name, "event_at": entry.event_at}
         for entry in entries
         for name in dict.fromkeys(entry.entities)
-    ]
-
-
-def bucket_rows(source: str, entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """What the entries add to each bucket."""
-    sums: defaultdict[tuple[datetime, Series, int], Counts] = defaultdict(Counts)
-    for entry in entries:
-        for series in dict.fromkeys(entry.series):
-            sums[bucket_start(entry.event_at), series, entry.partition] += entry.counts
-    return [
-        {"start": start, **series._asdict(), "stream": source, "partition": partition} | asdict(counts)
-        for (start, series, partition), counts in sums.items()
     ]
 
 

@@ -7,6 +7,7 @@ from typing import Any, Final, Self
 
 import sqlalchemy as sa
 
+from monitor.batches import Batches, PositionConflict
 from monitor.database import Database, StoreError, StoreUnavailable
 from monitor.records import EVERYTHING, Alert, Counts, Entry, PartitionClock, PositionUpdate, Series, bucket_start
 from monitor.schema import (
@@ -20,9 +21,6 @@ from monitor.schema import (
     Moment,
     alert_of,
     alert_row,
-    bucket_rows,
-    entity_rows,
-    item_row,
 )
 
 __all__ = ["PositionConflict", "Store", "StoreError", "StoreUnavailable", "StoredItem"]
@@ -30,10 +28,6 @@ __all__ = ["PositionConflict", "Store", "StoreError", "StoreUnavailable", "Store
 _COUNTS: Final = tuple(field.name for field in fields(Counts))
 _EVALUATING: Final = int.from_bytes(b"sm-evalu")  # a lock's name
 _PRUNE_ROWS: Final = 1_000
-
-
-class PositionConflict(StoreError):
-    """A partition or an evaluation does not stand where this worker left it: another worker has taken over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +68,7 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self._database = Database(url)
+        self._batches = Batches(self._database)
 
     def close(self) -> None:
         """Disconnect, and let another worker evaluate."""
@@ -115,73 +110,7 @@ class Store:
                 both cases go on from `positions`.
             ValueError: an entry's partition has no update in `positions`.
         """
-        if stray := {entry.partition for entry in entries} - {update.partition for update in positions}:
-            raise ValueError(f"entries of the partitions {sorted(stray)} came without updates of their positions")
-        distinct: dict[str, Entry] = {}
-        newest: dict[int, datetime] = {}
-        for entry in entries:
-            distinct.setdefault(entry.scored.item.id, entry)
-            # A publisher whose clock is fast must not make everyone else's items late.
-            event_at = min(entry.event_at, now)
-            newest[entry.partition] = max(event_at, newest.get(entry.partition, event_at))
-        # Workers may store copies of the same items at once, or disagree on who has a partition: that all write in
-        # one order keeps them from a deadlock.
-        rows = [item_row(source, distinct[item_id], now) for item_id in sorted(distinct)]
-        insert = self._database.insert(ITEMS).on_conflict_do_nothing().returning(ITEMS.c.id)
-        with self._database.write("store a batch") as connection:
-            for update in sorted(positions, key=lambda update: update.partition):
-                self._advance(connection, source, update, newest.get(update.partition), now)
-            inserted = set(connection.scalars(insert, rows)) if rows else set()
-            new = [entry for item_id, entry in distinct.items() if item_id in inserted]
-            if mentions := entity_rows(new):
-                connection.execute(sa.insert(ITEM_ENTITIES), mentions)
-            if buckets := bucket_rows(source, new):
-                increment = self._database.insert(BUCKETS)
-                increment = increment.on_conflict_do_update(
-                    index_elements=list(BUCKETS.primary_key),
-                    set_={name: BUCKETS.c[name] + increment.excluded[name] for name in _COUNTS},
-                )
-                connection.execute(increment, buckets)
-        return new
-
-    def _advance(
-        self,
-        connection: sa.Connection,
-        source: str,
-        update: PositionUpdate,
-        newest_event_at: datetime | None,
-        now: datetime,
-    ) -> None:
-        """Move a partition's position and clock, provided that it stands where the update expects it."""
-        stored = POSITIONS.c
-        seen = sa.literal(newest_event_at, Moment)
-        moved: dict[str, Any] = {
-            "next_offset": update.next,
-            "newest_event_at": sa.case(
-                (sa.or_(stored.newest_event_at.is_(None), stored.newest_event_at < seen), seen),
-                else_=stored.newest_event_at,
-            ),
-        }
-        if newest_event_at is not None:
-            # Records that hold no item say nothing of event time, so they must not make others wait for this clock.
-            moved["active_at"] = now
-        here = {"stream": source, "partition": update.partition}
-        statement: Any
-        if update.expected is None:
-            first = here | moved | {"newest_event_at": newest_event_at, "active_at": now}
-            statement = self._database.insert(POSITIONS).values(first)
-            statement = statement.on_conflict_do_update(
-                index_elements=list(POSITIONS.primary_key), set_=moved, where=stored.next_offset.is_(None)
-            )
-        else:
-            statement = sa.update(POSITIONS).filter_by(**here, next_offset=update.expected).values(moved)
-        if connection.scalar(statement.returning(stored.partition)) is None:
-            found = connection.scalar(sa.select(stored.next_offset).filter_by(**here))
-            raise PositionConflict(
-                f"database {self._database.shown_url}: partition {update.partition} of {source} stands at offset "
-                f"{found}, this batch expected {update.expected}: another worker has taken the partition over, or "
-                f"the batch was stored already; nothing was written, go on from the stored position"
-            )
+        return self._batches.store(source, entries, positions, now)
 
     def touch(self, source: str, partitions: Sequence[int], now: datetime) -> None:
         """Note that these partitions have records waiting, so that their clocks count as active at `now`."""

@@ -20,6 +20,7 @@ class WordScorer:
     topics = ("Financials", "Macro")
     sentiments = ("negative", "neutral", "positive")
     cache_hits = 0
+    cut_items = 0
 
     def score(self, items: Sequence[NewsItem]) -> list[Scored]:
         return [self._scored(item) for item in items]

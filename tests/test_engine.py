@@ -213,6 +213,28 @@ def test_copies_of_a_story_are_folded_in_the_evidence_through_a_restart(store: S
     assert story.copies > 1
 
 
+def test_an_item_is_late_if_event_time_has_passed_it_once_it_is_stored_though_not_when_it_was_scored(
+    store: Store,
+) -> None:
+    engine = _engine(store)
+    ahead = engine.score(_batch([_news(0, "Macro: slow")], partition=1))
+    engine.process(_batch([_news(60)]), _at(60))
+    engine.tick(_at(60))
+    [stored] = engine.commit(engine.prepare(ahead, _at(60)), _at(60))
+    assert stored.late
+
+
+def test_a_batch_that_was_scored_and_given_up_leaves_no_trace(store: Store) -> None:
+    rejected: Rejected = []
+    engine = _engine(store, rejected)
+    batch = _batch([_news(0, "Macro: once"), b"{"])
+    engine.score(batch)
+    assert (rejected, store.counts()["items"]) == ([], 0)
+    engine.process(batch, NOON)
+    assert _sample(engine, "sentiment_story_copies_total") == 0
+    assert [error.reason for _, error in rejected] == ["not_json"]
+
+
 def test_a_worker_that_lost_its_partition_writes_nothing(store: Store) -> None:
     engine = _engine(store)
     engine.process(_batch([_news(0)]), NOON)

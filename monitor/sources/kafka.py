@@ -41,8 +41,8 @@ class KafkaSource:
     """One worker's share of a topic.
 
     Call it from one thread. A batch counts as stored once `committed` was called with it; a poll before that gives
-    the batch up, and its partitions are read again from where the database says that they stand. So a worker whose
-    batch was refused because another one had taken over just polls again.
+    the batch up, and those that followed it, and their partitions are read again from where the database says that
+    they stand. So a worker whose batch was refused because another one had taken over just polls again.
 
     Attributes:
         name: `kafka:TOPIC`, under which the store keeps the positions.
@@ -67,7 +67,7 @@ class KafkaSource:
         self._max_poll_interval_s = max_poll_interval_s
         self._partitions: dict[int, _Partition] = {}
         self._turn = 0
-        self._latest: Sequence[ConsumerRecord] = ()
+        self._latest: deque[Sequence[ConsumerRecord]] = deque(maxlen=2)  # one is stored while the other is scored
         self._ends: dict[int, int] = {}
         self._ends_due_at, self._away = 0.0, ""
         self._untold: dict[TopicPartition, OffsetAndMetadata] = {}
@@ -84,9 +84,7 @@ class KafkaSource:
         Raises:
             SourceError: the topic cannot be read, and will not be without somebody's help; then a poll goes on.
         """
-        for partition, state in self._partitions.items():
-            if state.in_hand:
-                self._unsettle(partition)
+        self._unsettle(*(partition for partition, state in self._partitions.items() if state.in_hand))
         deadline = time.monotonic() + wait_s
         lingering = False
         while True:
@@ -99,10 +97,18 @@ class KafkaSource:
             if ready >= max_items or time.monotonic() >= deadline:
                 return self._batch(max_items)
 
+    def ahead(self, max_items: int) -> Batch:
+        """More of what has arrived, to be scored while the batches in hand are stored in their order; never waits.
+
+        Nothing while partitions are being taken over, which takes a poll. Raises as `poll`.
+        """
+        self._fetch(max_items, 0.0, settle=False)
+        return self._batch(max_items) if all(state.settled for state in self._partitions.values()) else Batch()
+
     def hold(self) -> None:
         """Keep this worker's place in the group without reading; the next poll reads on, or says why it cannot."""
         with suppress(SourceError):
-            self._fetch(0, 0.0)
+            self._fetch(0, 0.0, settle=False)
 
     def reject(self, record: RawRecord, error: RecordError) -> None:
         """Send a record's key and bytes to the dead letter topic and wait until the brokers have them.
@@ -126,7 +132,8 @@ class KafkaSource:
         if len(original) > DEAD_LETTER_MAX_BYTES:
             headers["cut_from_bytes"] = str(len(original))
         place = (record.partition, record.offset)
-        key = next((kept.key for kept in self._latest if (kept.partition, kept.offset) == place), None)
+        taken = (one for batch in self._latest for one in batch)
+        key = next((one.key for one in taken if (one.partition, one.offset) == place), None)
         self._dead_letters.send(original[:DEAD_LETTER_MAX_BYTES], key, headers)
         self._dead_letters.flush()
 
@@ -135,8 +142,7 @@ class KafkaSource:
         for position in batch.positions:
             state = self._partitions.get(position.partition)
             if state is not None and state.in_hand:
-                state.in_hand = False
-                state.stored = position.next
+                state.in_hand -= 1
                 self._untold[self._topic_partition(position.partition)] = OffsetAndMetadata(position.next, "", -1)
         self._tell_kafka()
 
@@ -179,8 +185,7 @@ class KafkaSource:
 
     def assigned(self, partitions: Iterable[int]) -> None:
         """Called from the consumer's own thread, while `poll` or `hold` waits in it: so no request is made here."""
-        for partition in partitions:
-            self._unsettle(partition)
+        self._unsettle(*partitions)
 
     def revoked(self, partitions: Iterable[int]) -> None:
         """As `assigned`. What was read and not yet returned is the next owner's, who reads it again."""
@@ -207,11 +212,10 @@ class KafkaSource:
         consumer.subscribe([self._settings.topic], listener=_Rebalances(self))
         return consumer
 
-    def _fetch(self, max_items: int, timeout_s: float) -> None:
+    def _fetch(self, max_items: int, timeout_s: float, *, settle: bool = True) -> None:
         """One round with the brokers, for the partitions that are about to run out of records."""
         if self._failed:
-            self._consumer = self._connected()
-            self._failed = False
+            self._consumer, self._failed = self._connected(), False
         for partition, state in self._partitions.items():
             wanted = state.settled and len(state.waiting) < _AHEAD_BATCHES * max_items
             (self._consumer.resume if wanted else self._consumer.pause)(self._topic_partition(partition))
@@ -222,7 +226,7 @@ class KafkaSource:
                 state.waiting.extend(records)
                 state.position = self._consumer.position(place, timeout_ms=0)
             self._tell_kafka()
-            if max_items:
+            if settle:
                 self._settle()
         except OffsetOutOfRangeError as error:
             self._unsettle(*(place.partition for place in error.args[0]))
@@ -308,12 +312,13 @@ class KafkaSource:
         if not taken:
             return Batch()
         self._turn += len(taken)
-        self._latest = taken
+        self._latest.append(taken)
         positions = []
         for partition, state in sorted(self._partitions.items()):
             if state.settled and state.next != state.returned:
-                positions.append(PositionUpdate(partition, state.stored, state.next))
-                state.returned, state.in_hand = state.next, True
+                positions.append(PositionUpdate(partition, state.expected, state.next))
+                state.returned = state.expected = state.next
+                state.in_hand += 1
         # A deleted record (a tombstone) has no value: parsing the empty one rejects it.
         records = (RawRecord(record.partition, record.offset, record.value or b"") for record in taken)
         return Batch(tuple(records), tuple(positions))
@@ -330,16 +335,11 @@ class _Partition:
     """Where an assigned partition stands; until it is settled, its position is not known."""
 
     settled: bool = False
-    stored: int | None = None
-    """The position that the database holds."""
-    returned: int = 0
-    """The first offset that was not part of a batch yet."""
-    in_hand: bool = False
-    """Whether a batch with some of it was returned, and not committed yet."""
-    position: int = 0
-    """The first offset that was not fetched yet, past what compaction and transactions left out."""
-    waiting: deque[ConsumerRecord] = field(default_factory=deque)
-    """Records that were fetched and not returned yet."""
+    expected: int | None = None  # what the database holds once every batch that was returned is stored
+    returned: int = 0  # the first offset that was not part of a batch yet
+    in_hand: int = 0  # batches with some of it that were returned, and not committed yet
+    position: int = 0  # the first offset that was not fetched yet, past what compaction and transactions left out
+    waiting: deque[ConsumerRecord] = field(default_factory=deque)  # what was fetched and not returned yet
 
     @property
     def next(self) -> int:

@@ -181,6 +181,78 @@ def test_batch_that_was_not_stored_is_read_again_from_where_the_database_stands(
     assert again.positions == (PositionUpdate(0, expected=1, next=5),)
 
 
+def test_batches_read_ahead_chain_and_are_stored_in_their_order(settings, produce) -> None:
+    news = settings()
+    produce(news.topic, *records(0, 6))
+    positions = Positions()
+    with closing(KafkaSource(news, positions.read)) as source:
+        first = next_batch(source, max_items=2)
+        second = source.ahead(2)
+        assert first.positions == (PositionUpdate(0, expected=None, next=2),)
+        assert second.positions == (PositionUpdate(0, expected=2, next=4),)
+        assert source.lag() == {0: 2}
+        assert positions.store(first)
+        source.committed(first)
+        third = source.ahead(2)
+        assert third.positions == (PositionUpdate(0, expected=4, next=6),)
+        for batch in (second, third):
+            assert positions.store(batch)
+            source.committed(batch)
+        assert source.ahead(2) == Batch()
+        produce(news.topic, b"record 6")
+        last = next_batch(source)
+        assert last.positions == (PositionUpdate(0, expected=6, next=7),)
+
+
+@pytest.mark.parametrize("stored", [0, 1])
+def test_a_poll_gives_up_every_batch_in_hand_and_reads_on_from_the_database(settings, produce, stored: int) -> None:
+    news = settings()
+    produce(news.topic, *records(0, 6))
+    positions = Positions()
+    with closing(KafkaSource(news, positions.read)) as source:
+        for batch in (next_batch(source, max_items=2), source.ahead(2))[:stored]:
+            assert positions.store(batch)
+            source.committed(batch)
+        again = next_batch(source)
+        assert again.positions == (PositionUpdate(0, expected=positions.held.get(0), next=6),)
+        assert positions.store(again)
+    assert positions.stored == [(0, offset) for offset in range(6)]
+
+
+def test_nothing_is_read_ahead_while_a_partition_is_taken_over(settings, produce) -> None:
+    news = settings(partitions=2)
+    for partition in range(2):
+        produce(news.topic, *records(0, 4), partition=partition)
+    positions = Positions()
+    with closing(KafkaSource(news, positions.read)) as source:
+        poll_until(lambda: source.lag() == {0: 4, 1: 4}, source)
+        first = next_batch(source, max_items=2)
+        source.assigned([0])
+        assert source.ahead(2) == Batch(), "what it would give, a poll must come before"
+        assert positions.store(first)
+        source.committed(first)
+        store_until(8, positions, source)
+    assert sorted(positions.stored) == [(partition, offset) for partition in range(2) for offset in range(4)]
+
+
+def test_rebalance_while_reading_ahead_loses_and_repeats_nothing(settings, produce) -> None:
+    news = settings(partitions=4)
+    for partition in range(4):
+        produce(news.topic, *records(0, 30), partition=partition)
+    positions = Positions()
+    with closing(KafkaSource(news, positions.read)) as first, closing(KafkaSource(news, positions.read)) as second:
+        deadline = time.monotonic() + DEADLINE_S
+        while len(positions.stored) < 120:
+            assert time.monotonic() < deadline, f"only {len(positions.stored)} of 120 records"
+            for source in (first, second):
+                batch = source.poll(8, linger_s=0, wait_s=0.1)
+                while batch.positions and positions.store(batch):
+                    ahead = source.ahead(8)
+                    source.committed(batch)
+                    batch = ahead
+    assert sorted(positions.stored) == [(partition, offset) for partition in range(4) for offset in range(30)]
+
+
 def test_single_record_goes_out_alone_and_a_flood_in_full_batches(settings, produce) -> None:
     news = settings()
     positions = Positions()

@@ -14,7 +14,7 @@ import pytest
 from monitor.config import FileSettings, HttpSettings, KafkaSettings, Settings, SourceSettings, StoreSettings
 from monitor.daemon import Daemon
 from monitor.metrics import Metrics
-from monitor.records import EVERYTHING, Counts, bucket_start, parse
+from monitor.records import BUCKET, EVERYTHING, Counts, bucket_start, parse
 from monitor.sources.publisher import Publisher
 from monitor.store import Store
 from tests.integration.servers import Kafka, PostgreSQL, free_port
@@ -25,7 +25,9 @@ pytestmark = pytest.mark.integration
 
 def _line(number: int) -> bytes:
     title = f"Company {number} opens plant number {number}"
-    return json.dumps({"title": title, "published_at": f"2023-03-10T12:{number:02}:00Z"}).encode()
+    return json.dumps(
+        {"title": title, "published_at": f"2023-03-10T{12 + number // 60}:{number % 60:02}:00Z"}
+    ).encode()
 
 
 def _append(path: Path, start: int, end: int) -> None:
@@ -73,6 +75,42 @@ def test_items_that_come_while_the_database_is_away_are_stored_once_it_is_back(
         assert sum((counts for series, _, counts in rows if series == EVERYTHING), Counts()).items == 30
         assert store.positions(f"file:{news}", [0]) == {0: 30}
     postgres.drop_database(url)
+
+
+def test_workers_that_get_in_each_others_way_store_each_item_once(tmp_path: Path, kafka: Kafka) -> None:
+    topic, url = kafka.make_topic(2), f"sqlite:///{tmp_path}/monitor.db"
+    _publish(KafkaSettings(bootstrap_servers=kafka.bootstrap, topic=topic), 0, 240)
+    both = [Metrics(), Metrics()]
+    # In groups of their own, so that each believes to have every partition.
+    workers = [
+        Daemon(
+            Settings(
+                kafka=KafkaSettings(bootstrap_servers=kafka.bootstrap, topic=topic, group=f"{topic}-{number}"),
+                source=SourceSettings(batch_items=4),
+                store=StoreSettings(url=url),
+                http=HttpSettings(port=0),
+            ),
+            metrics,
+            io.StringIO(),
+        )
+        for number, metrics in enumerate(both)
+    ]
+    threads = [threading.Thread(target=worker.run) for worker in workers]
+    for thread in threads:
+        thread.start()
+    try:
+        with Store(url) as store:
+            until(lambda: sum(store.positions(f"kafka:{topic}", [0, 1]).values()) == 240, within_s=120)
+            assert store.counts()["items"] == 240
+            rows = store.buckets(parse(_line(0)).published_at, parse(_line(239)).published_at + BUCKET)
+            assert sum((counts for series, _, counts in rows if series == EVERYTHING), Counts()).items == 240
+    finally:
+        for worker in workers:
+            worker.stop()
+        for thread in threads:
+            thread.join(timeout=20)
+    given_up = [metrics.registry.get_sample_value("sentiment_batches_given_up_total") or 0 for metrics in both]
+    assert sum(given_up) > 0, "they were to get in each other's way"
 
 
 def test_while_kafka_is_away_it_is_not_ready_and_what_came_before_and_after_is_stored_once(
