@@ -5,14 +5,14 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
@@ -20,6 +20,9 @@ from rich.console import Console
 from monitor import __version__, config
 from monitor.output import Misuse, errors, progress_bar, written
 from monitor.records import MonitorError, NewsItem, RawRecord, RecordError, Scored, parse
+
+if TYPE_CHECKING:
+    from monitor.model.explain import Explainer
 
 app = typer.Typer(
     name="sentiment-monitor",
@@ -30,6 +33,8 @@ app = typer.Typer(
 )
 T = TypeVar("T")
 _SCORE_ITEMS = 256
+_EXPLAIN_ITEMS = 16
+_EXPLAIN_WORDS = 8
 _BACKTEST_ITEMS = 256
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings (TOML); see deploy/monitor.toml.")]
@@ -130,7 +135,11 @@ def score(
     ] = "-",
     output: Annotated[Path | None, typer.Option(help="Where to write; without it, standard output.")] = None,
     columns: ColumnsOption = None,
+    *,
     strict: Annotated[bool, typer.Option(help="Exit with code 1 if a record was rejected.")] = False,
+    explain: Annotated[
+        bool, typer.Option(help="Add the words that spoke for each decision, or against it; takes far longer.")
+    ] = False,
     config_path: ConfigOption = None,
 ) -> None:
     """Name the topic and sentiment of each record: JSON Lines in, JSON Lines out."""
@@ -142,10 +151,11 @@ def score(
     read = rejected = 0
     with ExitStack() as life:
         scorer = open_scorer(settings.model, _note)
+        explainer = _explainer(settings.model) if explain else None
         out = life.enter_context(written(output, file))
         progress = life.enter_context(progress_bar("records"))
-        task = progress.add_task("scoring", total=total)
-        for part in _parts(records, _SCORE_ITEMS):
+        task = progress.add_task("explaining" if explain else "scoring", total=total)
+        for part in _parts(records, _EXPLAIN_ITEMS if explain else _SCORE_ITEMS):
             items: list[NewsItem] = []
             for record in part:
                 try:
@@ -153,8 +163,10 @@ def score(
                 except RecordError as error:
                     rejected += 1
                     _reject(file, progress.console)(record, error)
-            for scored in scorer.score(items):
-                out.write(json.dumps(_scored_json(scored), ensure_ascii=False) + "\n")
+            scored = scorer.score(items)
+            explanations = _explanations(explainer, scored) if explainer else repeat({})
+            for each, explanation in zip(scored, explanations, strict=False):
+                out.write(json.dumps(_scored_json(each) | explanation, ensure_ascii=False) + "\n")
             read += len(part)
             progress.update(task, completed=part[-1].offset + 1)
     if rejected:
@@ -357,3 +369,28 @@ def _scored_json(scored: Scored) -> dict[str, Any]:
         "sentiment_score": round(scored.sentiment_score, 6),
         "model": scored.model,
     }
+
+
+def _explainer(settings: config.ModelSettings) -> "Explainer":
+    from monitor.model.explain import open_explainer
+
+    return open_explainer(settings)
+
+
+def _explanations(explainer: "Explainer", scored: Sequence[Scored]) -> Iterator[dict[str, Any]]:
+    """Of each item the words that weigh most, as the README describes them."""
+    decisions = {"topic": [each.topic for each in scored], "sentiment": [each.sentiment for each in scored]}
+    explained = explainer.explain([each.item.text for each in scored], decisions)
+    for each, explanations in zip(scored, explained, strict=True):
+        if (gap := max(abs(explanation.gap) for explanation in explanations.values())) > explainer.tolerance:
+            text = f"{each.item.id}: explained roughly, its words' weights are off by {gap:.2f} in all"
+            errors.print(text, highlight=False, markup=False, soft_wrap=True)
+        yield {
+            "explanation": {
+                task: [
+                    {"word": word.text, "weight": round(word.weight, 4)}
+                    for word in explanation.words[:_EXPLAIN_WORDS]
+                ]
+                for task, explanation in explanations.items()
+            }
+        }

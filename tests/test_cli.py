@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from monitor.records import SENTIMENTS
+from tests import tiny_model
 
 COMMAND = [sys.executable, "-m", "monitor"]
 
@@ -106,7 +108,7 @@ def test_the_version_is_printed() -> None:
 
 
 def test_help_needs_no_heavy_library() -> None:
-    heavy = "{'torch', 'transformers', 'onnxruntime', 'kafka', 'sqlalchemy'}"
+    heavy = "{'torch', 'captum', 'transformers', 'onnxruntime', 'kafka', 'sqlalchemy'}"
     code = f"import sys; sys.argv = ['m']; import monitor.cli; sys.exit(str({heavy} & set(sys.modules) or 0))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr == "0\n"
 
@@ -125,6 +127,55 @@ def test_score_gives_a_line_for_each_record_with_the_keys_of_the_contract() -> N
     assert scored["sentiment_score"] == pytest.approx(difference, abs=1e-5)
 
 
+def test_score_explains_each_decision_by_the_words_that_weigh_most_and_changes_nothing_else() -> None:
+    title = "Bank shares plunge after a record loss on bonds, and regulators fear the collapse of others"
+    record = {"id": "n1", "title": title, "published_at": "2023-03-10T16:42:07Z"}
+    news = f"{_records(1)[0]}\nnot json\n{json.dumps(record)}\n"
+    done = _run("score", "-", "--explain", stdin=news)
+    assert "standard input, line 2: record is not JSON" in done.stderr
+    lines = _lines(done.stdout)
+    explanations = [line.pop("explanation") for line in lines]
+    assert lines == _lines(_run("score", "-", stdin=news).stdout)
+    assert [line["sentiment"] for line in lines] == ["negative", "negative"]
+    for explanation in explanations:
+        assert list(explanation) == ["topic", "sentiment"]
+        for words in explanation.values():
+            weights = [abs(word["weight"]) for word in words]
+            assert weights == sorted(weights, reverse=True)
+    short, long = explanations
+    assert {word["word"] for word in short["sentiment"]} == {"Bank", "0", "posts", "record", "loss"}
+    assert {word["word"]: word["weight"] for word in short["sentiment"]}["loss"] > 1
+    assert {word["word"]: word["weight"] for word in long["sentiment"]}["plunge"] > 1
+    assert [len(words) for words in long.values()] == [8, 8]
+
+
+def test_score_tells_which_explanation_is_rough(tmp_path: Path) -> None:
+    encoder = tiny_model.write_encoder(tmp_path / "encoder")
+    network = tiny_model.network(encoder, lora=None)
+    with torch.no_grad():  # weights so great that no number of steps follows the path
+        for values in [*network.encoder.encoder.parameters(), *network.heads.parameters()]:
+            values.mul_(9)
+    tiny_model.write_checkpoint(tmp_path / "model", network, encoder, lora=None)
+    news = '{"id": "a[b]", "title": "oil falls on weak deal talks", "published_at": "2023-03-10T16:42:07Z"}'
+    settings = {"SENTIMENT_MODEL__PATH": str(tmp_path / "model"), "SENTIMENT_MODEL__BACKEND": "torch"}
+    done = _run("score", "-", "--explain", stdin=news, **settings)
+    assert json.loads(done.stdout)["explanation"].keys() == {"topic", "sentiment"}
+    assert "a[b]: explained roughly, its words' weights are off by " in done.stderr
+
+
+def test_without_explain_score_imports_nothing_that_explaining_needs() -> None:
+    def imported(*arguments: str) -> set[str]:
+        command = [sys.executable, "-X", "importtime", *COMMAND[1:], "score", "-", *arguments]
+        environment = os.environ | {"SENTIMENT_MODEL__DEVICE": "cpu"}
+        done = subprocess.run(command, input=_records(1)[0], capture_output=True, text=True, env=environment)
+        assert len(_lines(done.stdout)) == 1
+        return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()} & {"torch", "captum"}
+
+    _run("score", "-", stdin=_records(1)[0])  # exports the model where that was not done yet
+    assert imported() == set()
+    assert imported("--explain") == {"torch", "captum"}
+
+
 @pytest.mark.parametrize(("strict", "code"), [(False, 0), (True, 1)])
 def test_score_reports_a_bad_line_with_its_number_and_scores_the_rest(
     tmp_path: Path, strict: bool, code: int
@@ -141,12 +192,14 @@ def test_score_reports_a_bad_line_with_its_number_and_scores_the_rest(
     assert "━" not in done.stderr  # no progress bar in a pipe
 
 
-def test_score_shows_progress_on_a_terminal(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("options", "items", "shown"), [((), 300, "scoring"), (("--explain",), 40, "explaining")])
+def test_score_shows_progress_on_a_terminal(tmp_path: Path, options: tuple[str, ...], items: int, shown: str) -> None:
     file = tmp_path / "news.jsonl"
-    file.write_text("\n".join(_records(300)) + "\n")
-    code, written = _on_a_terminal(["score", file])
+    file.write_text("\n".join(_records(items)) + "\n")
+    code, written = _on_a_terminal(["score", file, *options])
     assert code == 0
-    assert "scoring" in written
+    assert shown in written
+    assert f"{items}/{items}" in written
     assert "━" in written
 
 
@@ -188,10 +241,12 @@ def test_columns_of_standard_input_are_refused() -> None:
 
 def test_score_works_for_an_account_without_a_home(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder can be made in a file")
-    done = _run("score", "-", stdin=_records(1)[0], XDG_CACHE_HOME=str(tmp_path / "file"))
+    home = {name: str(tmp_path / "file") for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")}
+    done = _run("score", "-", "--explain", stdin=_records(1)[0], **home)
     assert done.returncode == 0
     assert json.loads(done.stdout)["id"] == "n0"
     assert "SENTIMENT_MODEL__CACHE_DIR" in done.stderr
+    assert "atplotlib" not in done.stderr
 
 
 def test_score_reads_csv_with_mapped_columns_and_html(tmp_path: Path) -> None:
