@@ -1,13 +1,20 @@
-"""How fast the scorer is, beside what people do today: one text-classification pipeline for each task.
+"""How fast the monitor is, beside what people do today and beside what the processor could do at most.
 
-All run in one process, in turns, on the headlines of the bundled news day, so that a noisy machine is as noisy for
-each. What to quote is the ratio.
+All ways take turns on the same headlines, so that a noisy machine is as noisy for each. What to quote is the ratios.
 """
 
+import json
+import os
+import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from typing import Annotated, Final
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Final, Literal
 
 import torch
 import typer
@@ -15,43 +22,216 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+from transformers.utils import logging
 
 from monitor.config import ModelSettings
-from monitor.demo import SCENARIO
-from monitor.history import read_history
-from monitor.model.checkpoint import read
+from monitor.model.checkpoint import load_network, read
 from monitor.model.scorer import open_scorer
-from monitor.records import NewsItem, RawRecord, RecordError
+from monitor.records import NewsItem
+from pipelines.headlines import headlines
+from pipelines.processor import Peaks, work
+from pipelines.services import UnavailableError
+from pipelines.stream import Latency, Stream
 
-BASELINE: Final = "two pipelines, batch size"
+ONE_BY_ONE: Final = "(a) two pipelines, batch of 1"
+BATCHED: Final = "(a) two pipelines, batch of 32"
+TORCH: Final = "(b) scorer, torch fp32"
+ONNX: Final = "    scorer, onnx fp32"
+INT8: Final = "(c) scorer, onnx int8"
+DAEMON: Final = "(d) daemon, Kafka to SQLite"
+
+ITEMS_A_CALL: Final = 1_024
+TRICKLE_ITEMS_A_SECOND: Final = 5.0
+_SHARE_OF_ITEMS: Final = {ONE_BY_ONE: 1 / 16, BATCHED: 1 / 8, TORCH: 1 / 4, ONNX: 1 / 2, INT8: 1.0}
+_PASSES: Final = {ONE_BY_ONE: 2, BATCHED: 2}
+
+Run = Callable[[Sequence[str]], object]
 
 
-def items_a_second(runs: dict[str, Callable[[Sequence[NewsItem]], object]], rounds: int) -> dict[str, float]:
-    """The median rate of each run over the rounds; in each round they take turns, each on the whole news day."""
-    items = [dated.item for dated in read_history(SCENARIO, {}, _refuse)]
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What one run of the benchmark measured.
+
+    Attributes:
+        rates: items a second of each way in each round, in the order of the table.
+        tokens: a text, on average.
+        multiply_adds: of one pass of the network over a text, on average, padding excluded.
+        fp32_peak, int8_peak: multiply-adds a second in products of large matrices.
+        not_measured: why there is no daemon among the rates; None if there is.
+    """
+
+    rates: Mapping[str, Sequence[float]]
+    texts: str
+    items: int
+    tokens: float
+    multiply_adds: float
+    fp32_peak: float
+    int8_peak: float
+    machine: str
+    daemon_peak_bytes: int | None = None
+    latency: Latency | None = None
+    not_measured: str | None = None
+
+    def rate(self, way: str) -> float:
+        """Items a second: the median of the rounds."""
+        return statistics.median(self.rates[way])
+
+    @property
+    def best_of_today(self) -> float:
+        """Items a second of the pipelines at their better batch size."""
+        return max(self.rate(ONE_BY_ONE), self.rate(BATCHED))
+
+    def share(self, way: str) -> float:
+        """Of the processor's fp32 peak: what the passes over a way's items need of it."""
+        return self.rate(way) * _PASSES.get(way, 1) * self.multiply_adds / self.fp32_peak
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A figure that is to be reached. `value` None: not measured."""
+
+    name: str
+    value: float | None
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def verdict(self) -> Literal["met", "missed", "not measured"]:
+        if self.value is None:
+            return "not measured"
+        reached = (self.at_least is None or self.value >= self.at_least) and (
+            self.at_most is None or self.value <= self.at_most
+        )
+        return "met" if reached else "missed"
+
+
+def bars(figures: Figures) -> list[Bar]:
+    """What the monitor is to reach on two cores."""
+    streams = DAEMON in figures.rates
+    memory, latency = figures.daemon_peak_bytes, figures.latency
+    daemon = figures.rate(DAEMON) / figures.rate(INT8) if streams else None
+    return [
+        Bar("(c) to (a) at its better batch size", figures.rate(INT8) / figures.best_of_today, at_least=10),
+        Bar("(d) to (c)", daemon, at_least=0.85),
+        Bar("(b), share of the fp32 peak", figures.share(TORCH), at_least=0.55),
+        Bar("(c), share of the fp32 peak", figures.share(INT8), at_least=1.0),
+        Bar("(d), memory at most, GB", None if memory is None else memory / 1e9, at_most=1.2),
+        Bar("(d), trickle, p99 in ms", None if latency is None else latency.p99_s * 1e3, at_most=500),
+    ]
+
+
+def table(figures: Figures) -> Table:
+    """A row for each way, and for what the processor could do if it did nothing but multiply."""
+    shown = Table(
+        "on the CPU", "items a second", "to (a)", "of fp32 peak",
+        title="topic and sentiment of each item",
+        caption=f"{figures.items} headlines ({figures.texts}), {figures.tokens:.1f} tokens and "
+        f"{figures.multiply_adds / 1e6:.0f} million multiply-adds each on average; {figures.machine}: at most "
+        f"{figures.fp32_peak / 1e9:.0f} billion of them a second in fp32, {figures.int8_peak / 1e9:.0f} in int8",
+    )  # fmt: skip
+    for way in figures.rates:
+        rate = figures.rate(way)
+        shown.add_row(way, f"{rate:,.0f}", f"{rate / figures.best_of_today:.2f}", f"{figures.share(way):.2f}")
+    for name, peak in (("fp32", figures.fp32_peak), ("int8", figures.int8_peak)):
+        most = peak / figures.multiply_adds
+        ratio = most / figures.best_of_today
+        limit = f"    multiplying alone, {name}"
+        shown.add_row(limit, f"{most:,.0f}", f"{ratio:.2f}", f"{peak / figures.fp32_peak:.2f}", style="dim")
+    return shown
+
+
+def measure(items: int, rounds: int, trickle_s: float, console: Console) -> Figures:
+    """Measure every way in turns, each round on the same texts; the slow ones on fewer of them."""
+    checkpoint = read("default")
+    trickled = round(trickle_s * TRICKLE_ITEMS_A_SECOND)
+    origin, titles = headlines(items + trickled + 1)
+    texts, trickle = titles[:items], titles[items:]
+    tokens = [len(encoding.ids) for encoding in checkpoint.tokenizer().encode_batch_fast(texts)]
+    runs = _runs()
     for run in runs.values():
-        run(items[:64])
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in track(range(rounds), description="measuring", console=Console(stderr=True), transient=True):
-        for name, run in runs.items():
-            started = time.perf_counter()
-            run(items)
-            seconds[name].append(time.perf_counter() - started)
-    return {name: len(items) / statistics.median(times) for name, times in seconds.items()}
+        run(texts[:64])
+    peaks = Peaks()
+    rates: dict[str, list[float]] = {way: [] for way in runs}
+    latency, not_measured = None, None
+    with ExitStack() as life:
+        try:
+            stream = life.enter_context(Stream())
+            topics = [stream.fill(texts) for _ in range(rounds)]
+        except UnavailableError as error:
+            stream, topics, not_measured = None, [], str(error)
+        for number in track(range(rounds), description="measuring", console=console, transient=True):
+            peaks.measure()
+            for way, run in runs.items():
+                sample = texts[: max(1, round(items * _SHARE_OF_ITEMS[way]))]
+                started_s = time.perf_counter()
+                run(sample)
+                rates[way].append(len(sample) / (time.perf_counter() - started_s))
+            if stream is not None:
+                rates.setdefault(DAEMON, []).append(stream.drain(topics[number], items))
+        if stream is not None and trickled:
+            latency = stream.trickle(trickle, TRICKLE_ITEMS_A_SECOND)
+    return Figures(
+        rates=rates,
+        texts=origin,
+        items=items,
+        tokens=statistics.mean(tokens),
+        multiply_adds=work(load_network(checkpoint)).mean(tokens),
+        fp32_peak=peaks.fp32,
+        int8_peak=peaks.int8,
+        machine=f"{_processor()}, {len(os.sched_getaffinity(0))} cores, torch on {torch.get_num_threads()} threads",
+        daemon_peak_bytes=stream.peak_bytes if stream is not None else None,
+        latency=latency,
+        not_measured=not_measured,
+    )
 
 
-def _refuse(record: RawRecord, error: RecordError) -> None:
-    raise error
+def described(figures: Figures) -> dict[str, object]:
+    """The figures and what follows from them, as JSON has them."""
+    return {
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {name: metadata.version(name) for name in ("torch", "onnxruntime", "transformers", "tokenizers")},
+        **asdict(figures),
+        "ways": {
+            way: {
+                "items_a_second": figures.rate(way),
+                "to_a": figures.rate(way) / figures.best_of_today,
+                "of_the_fp32_peak": figures.share(way),
+            }
+            for way in figures.rates
+        },
+        "bars": [asdict(bar) | {"verdict": bar.verdict} for bar in bars(figures)],
+    }
 
 
-def _scorer(backend: str) -> Callable[[Sequence[NewsItem]], object]:
+def _runs() -> dict[str, Run]:
+    return {
+        ONE_BY_ONE: _two_pipelines(1),
+        BATCHED: _two_pipelines(32),
+        TORCH: _scorer("torch", "fp32"),
+        ONNX: _scorer("onnx", "fp32"),
+        INT8: _scorer("onnx", "int8"),
+    }
+
+
+def _scorer(backend: Literal["torch", "onnx"], precision: Literal["fp32", "int8"]) -> Run:
     # Without its memory of texts, which would answer every round but the first for free.
-    return open_scorer(ModelSettings(backend=backend, device="cpu", cache_items=0)).score  # type: ignore[arg-type]
+    settings = ModelSettings(backend=backend, precision=precision, device="cpu", cache_items=0)
+    scorer = open_scorer(settings)
+    published_at = datetime.now(UTC)
+
+    def run(texts: Sequence[str]) -> None:
+        for start in range(0, len(texts), ITEMS_A_CALL):
+            scorer.score([NewsItem(text, text, published_at) for text in texts[start : start + ITEMS_A_CALL]])
+
+    return run
 
 
-def _two_pipelines(batch_size: int) -> Callable[[Sequence[NewsItem]], object]:
+def _two_pipelines(batch_size: int) -> Run:
     checkpoint = read("default")
     encoder = str(checkpoint.encoder_folder)
+    # It would tell at length of heads that are not trained, and draw bars.
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     tokenizer = AutoTokenizer.from_pretrained(encoder)
     classifiers = [
         pipeline(
@@ -63,23 +243,56 @@ def _two_pipelines(batch_size: int) -> Callable[[Sequence[NewsItem]], object]:
         for labels in checkpoint.info.tasks.values()
     ]
 
-    def run(items: Sequence[NewsItem]) -> object:
-        texts = [item.text for item in items]
-        return [classify(texts, batch_size=batch_size, truncation=True, max_length=128) for classify in classifiers]
+    def run(texts: Sequence[str]) -> None:
+        for classify in classifiers:
+            classify(list(texts), batch_size=batch_size, truncation=True, max_length=128)
 
     return run
 
 
-def main(rounds: Annotated[int, typer.Option(min=1, help="times each is measured")] = 5) -> None:
-    """Print items a second, and the ratio to the faster of the ordinary ways."""
-    runs = {f"{BASELINE} {size}": _two_pipelines(size) for size in (1, 32)}
-    runs |= {f"scorer, {backend}": _scorer(backend) for backend in ("torch", "onnx")}
-    rates = items_a_second(runs, rounds)
-    best = max(rate for name, rate in rates.items() if name.startswith(BASELINE))
-    table = Table("on the CPU, fp32, topic and sentiment of each item", "items a second", "ratio")
-    for name, rate in rates.items():
-        table.add_row(name, f"{rate:,.0f}", f"{rate / best:.2f}")
-    Console().print(table)
+def _processor() -> str:
+    """The processor's own name, where the kernel tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "a processor")
+
+
+def _shown(bar: Bar) -> str:
+    limit = f">= {bar.at_least:g}" if bar.at_least is not None else f"<= {bar.at_most:g}"
+    value = "" if bar.value is None else f"{bar.value:.2f}, "
+    return f"{bar.verdict:12}  {bar.name}: {value}to be {limit}"
+
+
+def main(
+    rounds: Annotated[int, typer.Option(min=1, help="times each way is measured")] = 5,
+    items: Annotated[int, typer.Option(min=16, help="headlines in a round")] = 4_000,
+    trickle_s: Annotated[float, typer.Option(min=0, help="seconds of single items, five a second; 0: none")] = 60.0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="write the figures to this file too")] = None,
+) -> None:
+    """Print items a second of every way, their ratios, and which bars are met."""
+    console = Console(stderr=True)
+    figures = measure(items, rounds, trickle_s, console)
+    if json_file is not None:
+        json_file.write_text(json.dumps(described(figures), indent=2) + "\n", encoding="utf-8")
+    out = Console()
+    out.print(table(figures))
+    if (latency := figures.latency) is not None:
+        out.print(
+            f"trickle of {TRICKLE_ITEMS_A_SECOND:g} items a second, from Kafka to committed: p50 "
+            f"{latency.p50_s * 1e3:.0f} ms, p99 {latency.p99_s * 1e3:.0f} ms, longest of {latency.items} "
+            f"{latency.max_s * 1e3:.0f} ms",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    for bar in bars(figures):
+        out.print(_shown(bar), highlight=False, soft_wrap=True)
+    if figures.not_measured is not None:
+        console.print(
+            f"(d) NOT MEASURED against a real Kafka: {figures.not_measured}. To enable: `make services`, then run "
+            "this again.",
+            style="bold yellow", highlight=False, soft_wrap=True,
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -6,17 +6,12 @@ A server that cannot be had raises `UnavailableError`, whose text says what is m
 import json
 import os
 import pwd
-import re
 import shutil
 import signal
-import socket
-import subprocess
 import threading
-import time
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,114 +20,35 @@ import psycopg
 import yaml
 from kafka.admin import KafkaAdminClient, NewTopic
 
+from pipelines import services
+from pipelines.services import Process, UnavailableError, free_port, run
+
 REPOSITORY = Path(__file__).parents[2]
 PROMETHEUS_CONFIG = REPOSITORY / "deploy" / "prometheus" / "prometheus.yml"
 ALERTMANAGER_CONFIG = REPOSITORY / "deploy" / "alertmanager" / "alertmanager.yml"
-START_DEADLINE_S = 90
-STOP_DEADLINE_S = 20
 
 
-class UnavailableError(Exception):
-    """A server that cannot be started here; the text says what is missing."""
-
-
-class Process:
-    """A server's process. It dies with the tests, even where these are killed: the kernel sends it SIGKILL."""
-
-    def __init__(self, command: list[str], log: Path, as_user: str | None = None) -> None:
-        prefix = ["setpriv", "--pdeathsig", "KILL", *_switch(as_user)] if shutil.which("setpriv") else []
-        self._log = log
-        with log.open("ab") as output:
-            # A session of its own, so that Ctrl-C reaches the tests first, and they stop the servers in order.
-            self._popen = subprocess.Popen(
-                [*prefix, *command], stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True
-            )
-
-    def wait_until(self, ready: Callable[[], bool], what: str) -> None:
-        """Poll `ready` until it says yes; a server that ended or took too long fails with its last words."""
-        deadline = time.monotonic() + START_DEADLINE_S
-        while not ready():
-            ended = self._popen.poll()
-            if ended is not None or time.monotonic() > deadline:
-                self.stop()
-                state = f"ended with {ended}" if ended is not None else f"is not ready after {START_DEADLINE_S} s"
-                raise RuntimeError(f"{what} {state}; the end of {self._log}:\n{self._log.read_text()[-3000:]}")
-            time.sleep(0.05)
-
-    def stop(self, first: signal.Signals = signal.SIGTERM) -> None:
-        """Ask it to end, and end it where it does not."""
-        if self._popen.poll() is None:
-            self._popen.send_signal(first)
-            try:
-                self._popen.wait(STOP_DEADLINE_S)
-            except subprocess.TimeoutExpired:
-                self._popen.kill()
-                self._popen.wait()
-
-
-class Kafka:
-    """One broker that is its own controller (KRaft). Stopped and started, it keeps its port and its records.
-
-    `bootstrap` takes anyone; `sasl_bootstrap` takes only `SASL_USER` (SASL_PLAINTEXT, PLAIN).
-    """
+class Kafka(services.Kafka):
+    """A broker whose `bootstrap` takes anyone, and whose `sasl_bootstrap` takes only `SASL_USER` (SASL_PLAINTEXT,
+    PLAIN)."""
 
     SASL_USER = ("risk-desk", "correct horse")
 
     def __init__(self, folder: Path) -> None:
-        java, jars = shutil.which("java"), kafka_jars()
-        if java is None:
-            raise UnavailableError("there is no java on PATH")
-        if not jars.is_dir():
-            raise UnavailableError(f"there are no jars in {jars}")
-        # One thread's compiler and collector: the tests share their cores with what they test.
-        options = ["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{jars}/*"]
-        self._java = [java, *options, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
-        self._folder = folder
-        self._properties = folder / "server.properties"
-        port, sasl_port, controller_port = free_port(), free_port(), free_port()
-        self.bootstrap = f"127.0.0.1:{port}"
-        self.sasl_bootstrap = f"127.0.0.1:{sasl_port}"
+        self.sasl_bootstrap = f"127.0.0.1:{free_port()}"
         user, password = self.SASL_USER
-        self._properties.write_text(
-            f"""
-process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller_port}
-listeners=PLAINTEXT://127.0.0.1:{port},SASL://127.0.0.1:{sasl_port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port},SASL://127.0.0.1:{sasl_port}
-controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT
-sasl.enabled.mechanisms=PLAIN
-listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \
-  user_{user}="{password}";
-log.dirs={folder}/data
-authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
-super.users=User:ANONYMOUS
-allow.everyone.if.no.acl.found=true
-offsets.topic.replication.factor=1
-offsets.topic.num.partitions=1
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-transaction.state.log.num.partitions=1
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
-group.initial.rebalance.delay.ms=0
-group.min.session.timeout.ms=1000
-file.delete.delay.ms=0
-log.initial.task.delay.ms=0
-"""
+        login = "org.apache.kafka.common.security.plain.PlainLoginModule required"
+        super().__init__(
+            folder,
+            listeners={"SASL": ("SASL_PLAINTEXT", self.sasl_bootstrap)},
+            settings={
+                "sasl.enabled.mechanisms": "PLAIN",
+                "listener.name.sasl.plain.sasl.jaas.config": f'{login} user_{user}="{password}";',
+                "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+                "super.users": "User:ANONYMOUS",
+                "allow.everyone.if.no.acl.found": "true",
+            },
         )
-        cluster = str(uuid.uuid4())
-        _run([*self._java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._properties)])
-        self.start()
-
-    def start(self) -> None:
-        self._process = Process([*self._java, "kafka.Kafka", str(self._properties)], self._folder / "kafka.log")
-        host, port = self.bootstrap.split(":")
-        self._process.wait_until(lambda: _listens(host, int(port)), "Kafka")
-
-    def stop(self) -> None:
-        self._process.stop()
 
     def make_topic(self, partitions: int = 1, **configs: str) -> str:
         """A new, empty topic; its name. Configurations are given with `_` for `.`: `retention_ms="1000"`."""
@@ -274,7 +190,7 @@ class PostgreSQL:
             shutil.chown(folder, user)
         data = folder / "data"
         initdb = [str(binaries / "initdb"), "-D", str(data), "-U", "monitor", "-A", "trust", "--no-sync"]
-        _run([*(["setpriv", *_switch(user)] if user else []), *initdb, "--encoding=UTF8", "--locale=C.UTF-8"])
+        run([*(["setpriv", *_switch(user)] if user else []), *initdb, "--encoding=UTF8", "--locale=C.UTF-8"])
         self._port = free_port()
         options = [f"port={self._port}", "listen_addresses=127.0.0.1", "fsync=off", "shared_buffers=32MB"]
         self._command = [str(binaries / "postgres"), "-D", str(data), "-k", str(folder)]
@@ -284,7 +200,7 @@ class PostgreSQL:
         self.start()
 
     def start(self) -> None:
-        self._process = Process(self._command, self._log, self._user)
+        self._process = Process(self._command, self._log, _switch(self._user))
         self._process.wait_until(self._accepts, "PostgreSQL")
 
     def create_database(self) -> str:
@@ -315,41 +231,12 @@ class PostgreSQL:
         return f"host=127.0.0.1 port={self._port} user=monitor dbname=postgres"
 
 
-def kafka_jars() -> Path:
-    """The folder that install.sh copies the broker's jars to."""
-    pom = (Path(__file__).parent / "services" / "pom.xml").read_text()
-    (version,) = re.findall("<kafka.version>(.*)</kafka.version>", pom)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "sentiment-monitor" / f"kafka-{version}"
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
-
-
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=START_DEADLINE_S, cwd="/")
-    if done.returncode:
-        raise RuntimeError(f"{command} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
-
-
 def _switch(user: str | None) -> list[str]:
     """Options of setpriv that turn root into `user`."""
     if user is None:
         return []
     account = pwd.getpwnam(user)
     return [f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
-
-
-def _listens(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port), timeout=1).close()
-    except OSError:
-        return False
-    return True
 
 
 def _answers(url: str) -> bool:
