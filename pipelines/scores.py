@@ -1,0 +1,121 @@
+"""How right a model's answers are: scores by label, and how far chance in the choice of texts could move them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from pipelines.calibration import BINS, bin_of
+
+CONFIDENCE: Final = 0.95
+"""Of every interval."""
+_BATCH: Final = 100
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """Figures of a set of texts with percentile bootstrap intervals (Efron 1979, doi:10.1214/aos/1176344552).
+
+    Attributes:
+        calibration_error: in equal-width bins. Resampling adds to it, as any chance does, so its interval lies high.
+    """
+
+    accuracy: Estimate
+    macro_f1: Estimate
+    calibration_error: Estimate
+
+
+def macro_f1(confusion: NDArray[np.number]) -> NDArray[np.float64]:
+    """Mean F1 over the labels that occur among the right ones: (..., right, given) counts to (...)."""
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1).astype(np.float64)
+    wanted, given = confusion.sum(axis=-1), confusion.sum(axis=-2)
+    f1 = 2 * hits / np.maximum(wanted + given, 1)
+    occurs = wanted > 0
+    scores: NDArray[np.float64] = (f1 * occurs).sum(axis=-1) / np.maximum(occurs.sum(axis=-1), 1)
+    return scores
+
+
+def bootstrap(
+    wanted: NDArray[np.integer],
+    probs: NDArray[np.floating],
+    texts: Sequence[str],
+    *,
+    resamples: int,
+    rng: np.random.Generator,
+) -> Bootstrap:
+    """Accuracy, macro-F1 and expected calibration error, with intervals from `resamples` draws of as many texts.
+
+    Texts are drawn and not rows, so that the rows of one text come and go together.
+
+    Args:
+        wanted: (rows,), the index of the right label.
+        probs: (rows, labels).
+        texts: what each row was about; equal texts are one.
+    """
+    labels = probs.shape[1]
+    given, confidence = probs.argmax(axis=1), probs.max(axis=1).astype(np.float64)
+    _, text_of_row = np.unique(np.asarray(texts, dtype=np.str_), return_inverse=True)
+    rows = np.arange(len(wanted))
+    # By row: where it stands in the confusion matrix, and what it adds to the gap of its bin of confidence.
+    cells = csr_array((np.ones(len(rows)), (rows, wanted * labels + given)), shape=(len(rows), labels**2))
+    gaps = csr_array(((given == wanted) - confidence, (rows, bin_of(confidence))), shape=(len(rows), BINS))
+    count = int(text_of_row.max()) + 1
+    text_rows = csr_array((np.ones(len(rows)), (text_of_row, rows)), shape=(count, len(rows)))
+    cells, gaps = text_rows @ cells, text_rows @ gaps
+
+    def figures(times: NDArray[np.integer]) -> NDArray[np.float64]:
+        """(draws, texts) how often each text was drawn -> (3, draws) the three figures."""
+        confusion = (times @ cells).reshape(-1, labels, labels)
+        size = confusion.sum(axis=(1, 2))
+        accuracy = np.trace(confusion, axis1=1, axis2=2) / size
+        return np.stack([accuracy, macro_f1(confusion), np.abs(times @ gaps).sum(axis=1) / size])
+
+    point = figures(np.ones((1, count), dtype=np.int64))[:, 0]
+    drawn = np.concatenate(
+        [
+            figures(rng.multinomial(count, np.full(count, 1 / count), size=min(_BATCH, resamples - done)))
+            for done in range(0, resamples, _BATCH)
+        ],
+        axis=1,
+    )
+    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=1)
+    return Bootstrap(*(Estimate(*map(float, ends)) for ends in zip(point, low, high, strict=True)))
+
+
+def by_label(wanted: NDArray[np.integer], given: NDArray[np.integer], labels: Sequence[str]) -> dict[str, Any]:
+    """Precision, recall, F1 and support of each label."""
+    figures = precision_recall_fscore_support(wanted, given, labels=range(len(labels)), zero_division=0.0)
+    return {
+        label: {"precision": float(precision), "recall": float(recall), "f1": float(f1), "rows": int(rows)}
+        for label, precision, recall, f1, rows in zip(labels, *figures, strict=True)
+    }
+
+
+def confusion(wanted: NDArray[np.integer], given: NDArray[np.integer], labels: int) -> NDArray[np.int64]:
+    """(right, given) counts of rows."""
+    counts: NDArray[np.int64] = confusion_matrix(wanted, given, labels=range(labels))
+    return counts
+
+
+def share(hits: int, of: int) -> Estimate:
+    """A share with its Wilson interval, which holds for small counts and shares near 0 and 1 too.
+
+    Raises:
+        ValueError: `of` is 0.
+    """
+    found = binomtest(hits, of).proportion_ci(CONFIDENCE, method="wilson")
+    return Estimate(hits / of, float(found.low), float(found.high))
