@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: demo test lint format bench services train picture lock clean help
+.PHONY: demo test lint format bench services evaluate train picture lock clean help
 
 demo: $(INSTALLED) ## play an invented news day through the real model and engine; ARGS=--exit for scripts
 	@$(BIN)/sentiment-monitor demo $(ARGS)
@@ -24,11 +24,14 @@ format: $(INSTALLED) ## let ruff lay out the code and mend what it can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: $(INSTALLED) ## items a second, beside two ordinary pipelines on this machine
+bench: $(INSTALLED) ## items a second of every way, their ratios, and which bars are met
 	@$(BIN)/python -m pipelines.benchmark $(ARGS)
 
 services: ## install what the tests with real servers need, where it can be had
 	@bash tests/integration/services/install.sh
+
+evaluate: $(INSTALLED) ## measure the shipped model and write a report; ARGS="--output DIR"
+	@$(BIN)/python -m pipelines.evaluate $(ARGS)
 
 train: $(INSTALLED) ## train a model; ARGS="--output DIR"
 	@$(BIN)/python -m pipelines.train $(ARGS)

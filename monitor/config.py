@@ -96,7 +96,7 @@ class SourceSettings:
 
     kind: Literal["kafka", "file"] = Field(default="kafka", description="which of `[kafka]` and `[file]` to read")
     batch_items: int = Field(
-        default=64, ge=1, le=4096, description="most items that are scored and committed together"
+        default=256, ge=1, le=4096, description="most items that are scored and committed together"
     )
     linger_ms: int = Field(
         default=50, ge=0, le=5000, description="longest that a first item waits for others, milliseconds"
@@ -115,6 +115,9 @@ class ModelSettings:
         description="`onnx` runs ONNX Runtime on the CPU; `auto` is `torch` on a GPU and `onnx` elsewhere",
     )
     device: str = Field(default="auto", description="`auto`, `cpu`, `cuda` or `cuda:N`")
+    precision: Literal["auto", "fp32", "bf16", "int8"] = Field(
+        default="auto", description="of the arithmetic; `auto` is `int8` with `onnx`, `bf16` on a GPU, else `fp32`"
+    )
     cache_dir: Path | None = Field(
         default=None, description="where exported models are kept; unset: the user's cache folder"
     )

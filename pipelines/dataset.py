@@ -1,8 +1,10 @@
-"""Public sets of labelled texts -> one de-duplicated, split and hashed training set."""
+"""Labelled texts, public sets or a table of one's own -> one de-duplicated, split and hashed training set."""
 
 import ast
 import hashlib
+import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,8 +86,125 @@ def load(folder: Path, *, seed: int, development_share: float = 0.1) -> Dataset:
     sha256[headlines.name] = _sha256(headlines)
     train_rows.append(rows)
 
+    return _assembled(
+        tasks,
+        pd.concat(train_rows, ignore_index=True),
+        validation,
+        removed=removed,
+        sha256=sha256,
+        seed=seed,
+        development_share=development_share,
+    )
+
+
+def load_table(
+    path: Path,
+    validation: Path | None = None,
+    *,
+    labels: Mapping[str, tuple[str, ...]] | None = None,
+    seed: int,
+    development_share: float = 0.1,
+) -> Dataset:
+    """A table of one's own, de-duplicated and split: CSV or JSON Lines with a column `text` and a column a task.
+
+    An empty cell, a missing key and null mean that the text lacks the task's label.
+
+    Args:
+        path: what to train on, and to cut the development set out of.
+        validation: what to measure on; None cuts a tenth out of `path`.
+        labels: by task, the labels that may occur, in order; tasks not named here take those that do, sorted, save
+            `sentiment`, whose labels are fixed.
+
+    Raises:
+        DatasetError: a file is absent or not as expected, or a task has fewer than two labels.
+    """
+    table = _table(path)
+    named = {SENTIMENT: SENTIMENTS, **(labels or {})}
+    columns = [str(column) for column in table.columns if column != "text"]
+    if missing := [task for task in labels or {} if task not in columns]:
+        raise DatasetError(f"{path}: no column {missing[0]!r}, a task of the options; it has {', '.join(columns)}")
+    tasks = {}
+    for task in columns:
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", task):
+            raise DatasetError(
+                f"{path}: column {task!r} cannot name a task; use small letters, digits and underscores"
+            )
+        tasks[task] = named.get(task) or tuple(sorted(set(table[task]) - {""}))
+        if len(tasks[task]) < 2:
+            raise DatasetError(f"{path}: column {task!r} holds {len(tasks[task])} labels, a task needs two or more")
+    if not tasks:
+        raise DatasetError(f"{path}: only the column text; a task needs a column of labels")
+    rows = _numbered(path, table, tasks)
+    sha256 = {path.name: _sha256(path)}
+    if validation is not None:
+        held_out = _numbered(validation, _table(validation).reindex(columns=["text", *tasks], fill_value=""), tasks)
+        sha256[validation.name] = _sha256(validation)
+    else:
+        held_out = rows[~_keys(rows).duplicated()].sample(frac=0.1, random_state=seed)
+    by_task = {task: held_out[held_out[task].ne(MISSING)].reset_index(drop=True) for task in tasks}
+    if empty := [task for task, kept in by_task.items() if kept.empty]:
+        raise DatasetError(
+            f"{validation or path}: no text with a label of {empty[0]!r} to measure on; give more rows"
+        )
+    return _assembled(tasks, rows, by_task, removed={}, sha256=sha256, seed=seed, development_share=development_share)
+
+
+def _table(path: Path) -> pd.DataFrame:
+    """A CSV or JSON Lines file as text: every cell a string, trimmed, empty where there is none."""
+    try:
+        if path.suffix.lower() == ".csv":
+            raw = pd.read_csv(path, dtype="str", keep_default_na=False)
+        else:
+            lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            records = [_object(path, number, line) for number, line in enumerate(lines, 1)]
+            raw = pd.DataFrame(records, dtype="object").fillna("")
+    except OSError as error:
+        raise _absent(path, error) from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path}: not {path.suffix or 'text'} in UTF-8 ({error})") from error
+    if "text" not in raw.columns:
+        raise DatasetError(f"{path}: no column text; it has {', '.join(map(str, raw.columns)) or 'none'}")
+    return raw.map(lambda cell: str(cell).strip())
+
+
+def _object(path: Path, number: int, line: str) -> dict[str, object]:
+    try:
+        found = json.loads(line)
+    except ValueError as error:
+        raise DatasetError(f"{path}: line {number} is not JSON ({error}); expected an object a line") from error
+    if not isinstance(found, dict):
+        raise DatasetError(
+            f"{path}: line {number} is {type(found).__name__}, expected an object with text and labels"
+        )
+    return found
+
+
+def _numbered(path: Path, table: pd.DataFrame, tasks: Mapping[str, tuple[str, ...]]) -> pd.DataFrame:
+    """The table with cleaned texts and the labels as indices."""
+    rows = pd.DataFrame({"text": table["text"].map(clean)})
+    for task, labels in tasks.items():
+        unknown = ~table[task].isin([*labels, ""])
+        if unknown.any():
+            row = int(unknown.to_numpy().argmax())
+            raise DatasetError(
+                f"{path}: row {row + 1}: {task} is {table[task].iloc[row]!r}, expected one of {', '.join(labels)}"
+            )
+        rows[task] = table[task].map({label: index for index, label in enumerate(labels)} | {"": MISSING})
+    return rows
+
+
+def _assembled(
+    tasks: Mapping[str, tuple[str, ...]],
+    joined: pd.DataFrame,
+    validation: Mapping[str, pd.DataFrame],
+    *,
+    removed: dict[str, int],
+    sha256: dict[str, str],
+    seed: int,
+    development_share: float,
+) -> Dataset:
+    """Rows to train on without those of the validation sets and without repeats, and the development set cut out."""
     held_out = set().union(*(_keys(rows) for rows in validation.values()))
-    joined = pd.concat(train_rows, ignore_index=True)
     for task in tasks:
         leaked = joined[task].ne(MISSING) & _keys(joined).isin(held_out)
         removed[f"{task}: text stands in validation"] = int(leaked.sum())
@@ -95,7 +214,7 @@ def load(folder: Path, *, seed: int, development_share: float = 0.1) -> Dataset:
     merged = _merge_duplicates(joined, tasks)
     unlabelled = merged[list(tasks)].eq(MISSING).all(axis=1)
     removed["repeats an earlier row"] = len(joined) - len(merged)
-    removed["text whose rows contradict each other"] = int(unlabelled.sum())
+    removed["without a label, or its rows contradict each other"] = int(unlabelled.sum())
     merged = merged[~unlabelled].reset_index(drop=True)
 
     development = _stratified(merged, tasks, development_share, seed)

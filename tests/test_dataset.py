@@ -131,7 +131,7 @@ def test_a_text_that_its_rows_label_differently_keeps_no_label_of_that_task(tmp_
     assert "torn" not in named
     assert named["half"] == (MISSING, 0)
     assert named["sure"] == (1, MISSING)
-    assert data.removed["text whose rows contradict each other"] == 1
+    assert data.removed["without a label, or its rows contradict each other"] == 1
 
 
 def test_a_text_with_nothing_left_after_cleaning_is_removed(tmp_path):
@@ -219,3 +219,75 @@ def test_the_public_sets_give_the_known_numbers():
     for held_out in data.validation.values():
         assert not texts.isin(held_out["text"].str.casefold()).any()
     assert (data.development["topic"].value_counts().drop(MISSING) > 0).sum() == 20
+
+
+# -- a table of one's own
+
+
+def own(folder, rows: str, name: str = "own.csv"):
+    (folder / name).write_text(rows, encoding="utf-8")
+    return folder / name
+
+
+MANY = "text,topic,urgency\n" + "".join(
+    f"text number {number},{('Rain', 'Sun')[number % 2]},{('low', 'high', '')[number % 3]}\n" for number in range(60)
+)
+
+
+def test_a_table_of_ones_own_has_a_task_for_each_column_beside_the_text(tmp_path):
+    data = dataset.load_table(own(tmp_path, MANY), seed=1)
+
+    assert data.tasks == {"topic": ("Rain", "Sun"), "urgency": ("high", "low")}
+    assert sum(map(len, (data.train, data.development))) == 54  # a tenth went to validation
+    assert len(data.validation["topic"]) == 6  # every text has a topic, two of three an urgency
+    assert 1 <= len(data.validation["urgency"]) <= 6
+    texts = [set(part["text"]) for part in (data.train, data.development, data.validation["topic"])]
+    assert not texts[0] & texts[1] and not texts[0] & texts[2] and not texts[1] & texts[2]
+
+
+def test_json_lines_say_the_same_as_csv(tmp_path):
+    import json
+
+    lines = [
+        json.dumps(
+            {"text": f"text number {n}", "topic": ("Rain", "Sun")[n % 2], "urgency": ("low", "high", None)[n % 3]}
+        )
+        for n in range(60)
+    ]
+    csv, jsonl = own(tmp_path, MANY), own(tmp_path, "\n".join(lines), "own.jsonl")
+
+    assert dataset.load_table(csv, seed=1).sha256["set"] == dataset.load_table(jsonl, seed=1).sha256["set"]
+
+
+def test_a_file_of_its_own_can_be_measured_on(tmp_path):
+    held_out = own(tmp_path, "text,topic,urgency\ntext number 3,Sun,low\nnew,Rain,\n", "held.csv")
+
+    data = dataset.load_table(own(tmp_path, MANY), held_out, labels={"urgency": ("low", "high")}, seed=1)
+
+    assert data.tasks["urgency"] == ("low", "high")
+    assert data.validation["topic"]["text"].tolist() == ["text number 3", "new"]
+    assert data.validation["urgency"]["urgency"].tolist() == [0]
+    assert "text number 3" not in set(data.train["text"]) | set(data.development["text"])
+    assert data.removed["topic: text stands in validation"] == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "message"),
+    [
+        ("title,topic\na,b\n", "own.csv", r"own\.csv: no column text; it has title, topic"),
+        ("text\na\n", "own.csv", "only the column text; a task needs a column of labels"),
+        ("text,topic\na,x\nb,x\n", "own.csv", "column 'topic' holds 1 labels, a task needs two or more"),
+        ("text,Top ic\na,x\nb,y\n", "own.csv", "column 'Top ic' cannot name a task; use small letters"),
+        ("text,sentiment\na,good\nb,bad\n", "own.csv", "row 1: sentiment is 'good', expected one of negative"),
+        ('{"text": "a"\n', "own.jsonl", r"own\.jsonl: line 1 is not JSON"),
+        ("[1]\n", "own.jsonl", "line 1 is list, expected an object with text and labels"),
+    ],
+)
+def test_a_wrong_table_is_told_where_and_how(tmp_path, content, name, message):
+    with pytest.raises(DatasetError, match=message):
+        dataset.load_table(own(tmp_path, content, name), seed=1)
+
+
+def test_a_task_of_the_options_must_be_a_column(tmp_path):
+    with pytest.raises(DatasetError, match="no column 'mood', a task of the options; it has topic, urgency"):
+        dataset.load_table(own(tmp_path, MANY), labels={"mood": ("a", "b")}, seed=1)

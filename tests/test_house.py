@@ -10,10 +10,11 @@ PACKAGES = ("monitor", "pipelines")
 
 # Each layer may import the ones before it, and no other part of its own.
 FOUNDATIONS = {"monitor", "monitor.records", "monitor.config"}
+MODEL = ("network", "encoder", "checkpoint", "quantize", "text", "export", "backends", "scorer", "explain")
 PARTS = {
     "sources": {"monitor.sources", "monitor.sources.files", "monitor.sources.kafka", "monitor.sources.publisher"},
-    "model": {f"monitor.model.{name}" for name in ("network", "checkpoint", "text", "export", "scorer")},
-    "store": {"monitor.store", "monitor.database", "monitor.schema", "monitor.migrations.env"},
+    "model": {f"monitor.model.{name}" for name in MODEL},
+    "store": {"monitor.store", "monitor.batches", "monitor.database", "monitor.schema", "monitor.migrations.env"},
     "stories": {"monitor.stories"},
     "watchlist": {"monitor.watchlist"},
     "trends": {"monitor.trends"},
@@ -32,9 +33,16 @@ ABOVE = [
 DOORS = {
     "kafka": ("monitor/sources/kafka.py", "monitor/sources/publisher.py"),
     "prometheus_client": ("monitor/metrics.py",),
-    "sqlalchemy": ("monitor/store.py", "monitor/database.py", "monitor/schema.py", "monitor/migrations/"),
+    "sqlalchemy": (
+        "monitor/store.py",
+        "monitor/batches.py",
+        "monitor/database.py",
+        "monitor/schema.py",
+        "monitor/migrations/",
+    ),
     "alembic": ("monitor/database.py", "monitor/migrations/"),
     "apscheduler": ("monitor/daemon.py",),
+    "captum": ("monitor/model/explain.py",),
     "torch": ("monitor/model/", "pipelines/"),
     "transformers": ("monitor/model/", "pipelines/"),
 }

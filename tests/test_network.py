@@ -1,10 +1,10 @@
-import math
 from pathlib import Path
 
 import pytest
 import torch
 
-from monitor.model.network import MISSING, joint_loss
+from monitor.model.encoder import load_encoder
+from monitor.model.network import GatedFusion, MultiTaskNetwork
 from tests import tiny_model
 
 
@@ -41,68 +41,65 @@ def test_the_encoders_own_pooler_is_dropped(network):
     assert not [name for name, _ in network.named_parameters() if "pooler" in name]
 
 
-def test_joint_loss_is_each_tasks_cross_entropy_over_its_labelled_rows_by_log_of_its_classes():
-    logits = {"a": torch.tensor([[2.0, 0.0], [0.0, 1.0], [5.0, 5.0]]), "b": torch.tensor([[1.0, 2.0, 3.0]] * 3)}
-    labels = torch.tensor([[0, MISSING], [0, MISSING], [MISSING, 2]])
-
-    a = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(1))) / 2 / math.log(2)
-    b = math.log(1 + math.exp(-1) + math.exp(-2)) / math.log(3)
-    assert joint_loss(logits, labels).item() == pytest.approx(a + b, rel=1e-6)
-
-
-@pytest.mark.parametrize("classes", [2, 3, 20])
-def test_a_uniform_guess_costs_one_whatever_the_number_of_classes(classes):
-    loss = joint_loss({"a": torch.zeros(5, classes)}, torch.zeros(5, 1, dtype=torch.int64))
-
-    assert loss.item() == pytest.approx(1.0, rel=1e-6)
-
-
-def test_a_task_weighs_alike_whether_few_or_many_rows_carry_its_label():
-    logits = {"a": torch.tensor([[1.0, 0.0]]), "b": torch.tensor([[0.0, 1.0]])}
-    few = joint_loss(
-        {task: rows.repeat(8, 1) for task, rows in logits.items()}, torch.tensor([[0, 0]] + [[0, MISSING]] * 7)
-    )
-    many = joint_loss({task: rows.repeat(8, 1) for task, rows in logits.items()}, torch.tensor([[0, 0]] * 8))
-
-    assert few.item() == pytest.approx(many.item())
-
-
-def test_a_tasks_weight_multiplies_its_loss_alone():
-    logits, labels = {"a": torch.zeros(2, 3), "b": torch.zeros(2, 5)}, torch.zeros(2, 2, dtype=torch.int64)
-
-    assert joint_loss(logits, labels, {"a": 2.5}).item() == pytest.approx(3.5, rel=1e-6)
-
-
-def test_a_batch_without_any_label_of_a_task_costs_exactly_nothing_for_it():
-    logits = {"a": torch.randn(3, 2, requires_grad=True), "b": torch.randn(3, 4, requires_grad=True)}
-    labels = torch.tensor([[0, MISSING], [1, MISSING], [1, MISSING]])
-
-    loss = joint_loss(logits, labels)
-    loss.backward()
-
-    assert loss.item() == joint_loss({"a": logits["a"]}, labels[:, :1]).item()
-    assert torch.equal(logits["b"].grad, torch.zeros(3, 4))
-    assert logits["a"].grad.abs().sum() > 0
-
-
-def test_a_batch_without_any_label_at_all_costs_nothing():
-    assert joint_loss({"a": torch.randn(2, 3)}, torch.full((2, 1), MISSING)).item() == 0.0
-
-
-def test_a_missing_label_teaches_its_head_nothing(network):
-    ids = torch.tensor([[2, 5, 9, 3]])
-    network.zero_grad()
-
-    joint_loss(network(ids, torch.ones_like(ids)), torch.tensor([[1, MISSING]])).backward()
-
-    assert network.heads["topic"].weight.grad.abs().sum() > 0
-    assert network.heads["sentiment"].weight.grad.abs().sum() == 0
-
-
 def test_a_pooler_free_encoder_is_taken_as_it_is(tmp_path: Path):
-    encoder = tiny_model.checkpoint.load_encoder(tiny_model.write_encoder(tmp_path))
+    encoder = load_encoder(tiny_model.write_encoder(tmp_path))
     encoder.pooler = None
 
-    rebuilt = tiny_model.MultiTaskNetwork(encoder, {"only": ("no", "yes")})
+    rebuilt = MultiTaskNetwork(encoder, {"only": ("no", "yes")})
 
     assert rebuilt(torch.ones(1, 2, dtype=torch.int64), torch.ones(1, 2, dtype=torch.int64))["only"].shape == (1, 2)
+
+
+TASKS = {"topic": ("a", "b", "c"), "sentiment": ("x", "y"), "urgency": ("low", "high")}
+IDS = torch.tensor([[2, 5, 9, 3], [2, 7, 8, 3]])
+
+
+@pytest.mark.parametrize("sharing", ["shared", "fused"])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_any_number_of_tasks_is_answered_in_either_way_of_sharing(tmp_path, sharing, count):
+    tasks = dict(list(TASKS.items())[:count])
+    network = MultiTaskNetwork(load_encoder(tiny_model.write_encoder(tmp_path)), tasks, sharing).eval()
+
+    logits = network(IDS, torch.ones_like(IDS))
+
+    assert {task: values.shape for task, values in logits.items()} == {
+        task: (2, len(labels)) for task, labels in tasks.items()
+    }
+    assert not torch.equal(logits["topic"][0], logits["topic"][1])
+
+
+def test_only_fused_tasks_see_each_others_features():
+    torch.manual_seed(0)
+    shared, fusion = torch.randn(4, 8), GatedFusion(8, ["a", "b"])
+    before = {task: values.detach() for task, values in fusion(shared).items()}
+    with torch.no_grad():
+        fusion.features["b"].weight += 1
+
+    after = fusion(shared)
+
+    assert (after["a"] - before["a"]).abs().max() > 1e-3
+
+
+def test_a_fused_feature_is_the_tasks_own_plus_the_gated_ones_of_the_others():
+    torch.manual_seed(0)
+    shared, fusion = torch.randn(4, 8), GatedFusion(8, ["a", "b", "c"])
+    own = {task: torch.nn.functional.gelu(layer(shared)) for task, layer in fusion.features.items()}
+
+    wanted = own["a"].clone()
+    for other in ("b", "c"):
+        wanted += torch.sigmoid(fusion.gates["a"](torch.cat((own["a"], own[other]), 1))) * own[other]
+
+    torch.testing.assert_close(fusion(shared)["a"], wanted)
+
+
+def test_the_gates_begin_nearly_shut():
+    torch.manual_seed(0)
+    fusion = GatedFusion(8, ["a", "b"])
+
+    gates = torch.sigmoid(fusion.gates["a"](torch.zeros(1, 16)))
+
+    assert torch.allclose(gates, torch.full((1, 8), 0.119), atol=1e-3)
+
+
+def test_one_fused_task_has_no_gate():
+    assert not GatedFusion(8, ["a"]).gates

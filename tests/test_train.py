@@ -14,22 +14,31 @@ import pandas as pd
 import pytest
 import torch
 
+from monitor.config import ModelSettings
 from monitor.model import checkpoint
+from monitor.model.backends import adds_in_32_bits
+from monitor.model.encoder import load_encoder
 from monitor.model.network import MISSING
+from monitor.model.scorer import open_scorer
+from monitor.model.text import pad
 from monitor.records import SENTIMENTS
-from pipelines import train
+from pipelines import learning, train
 from pipelines.dataset import Dataset
+from pipelines.options import Options
 from tests import tiny_model
 
+ROOT = Path(__file__).parents[1]
 TODAY = date(2026, 11, 23)
-OPTIONS = train.Options(
+OPTIONS = Options(
     lora_rank=4,
+    tasks={},
     max_tokens=16,
-    epochs=3,
+    epochs=5,
     batch_size=8,
     learning_rate=1e-2,
+    head_learning_rate=1e-2,
+    average_decay=0.9,
     evaluations_per_epoch=1,
-    task_weights={},
     seed=3,
 )
 
@@ -67,7 +76,7 @@ def data() -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def options(tmp_path_factory) -> train.Options:
+def options(tmp_path_factory) -> Options:
     return replace(OPTIONS, encoder=str(tiny_model.write_encoder(tmp_path_factory.mktemp("encoder"))))
 
 
@@ -106,6 +115,28 @@ def test_the_stated_figures_are_those_of_the_checkpoint_as_it_is_read_back(train
     assert train.measure(trained, data) == checkpoint.read(trained).info.metrics
 
 
+def test_a_trained_model_runs_in_integers_and_is_measured_so(trained):
+    saved = checkpoint.read(trained)
+
+    assert checkpoint.has_ranges(saved)
+    assert saved.info.metrics["backend"] == f"onnx cpu {'int8' if adds_in_32_bits() else 'int7'}"
+
+
+def test_the_temperatures_are_fitted_to_the_development_labels(trained, data):
+    saved = checkpoint.read(trained)
+    network, tokenizer = checkpoint.load_network(saved), saved.tokenizer()
+    labels = torch.tensor(data.development["sentiment"].tolist())
+    inputs = [pad([tokenizer.encode(text).ids], saved.pad_id) for text in data.development["text"]]
+    logits = torch.cat([network(*map(torch.from_numpy, one))["sentiment"] for one in inputs])
+
+    def loss(temperature: float) -> float:
+        return torch.nn.functional.cross_entropy(logits / temperature, labels, ignore_index=MISSING).item()
+
+    fitted = saved.info.temperatures["sentiment"]
+    assert fitted != 1.0
+    assert loss(fitted) <= min(loss(fitted * 1.1), loss(fitted / 1.1))
+
+
 def test_a_finished_run_is_not_trained_again(trained, data, options):
     saves = {save.name: save.stat().st_mtime_ns for save in (trained / "run").glob("checkpoint-*")}
     before = checkpoint.read(trained).info
@@ -131,18 +162,134 @@ def test_the_whole_encoder_can_be_trained_instead_of_adapters(data, options, tmp
     info = train.train(data, tmp_path, replace(options, lora_rank=0, epochs=1, learning_rate=1e-3), TODAY)
 
     assert info.lora is None
+    assert info.frozen == ("embeddings",)
     stored = checkpoint.load_network(checkpoint.read(tmp_path)).state_dict()
-    untrained = checkpoint.load_encoder(Path(options.encoder)).state_dict()
+    untrained = load_encoder(Path(options.encoder)).state_dict()
     name = "encoder.layer.0.attention.self.query.weight"
     assert not torch.equal(stored[f"encoder.{name}"], untrained[name])
+    name = "embeddings.word_embeddings.weight"
+    assert torch.equal(stored[f"encoder.{name}"], untrained[name])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sharing": "fused", "learning_rate": 3e-3, "head_learning_rate": 3e-3},
+        {"weighting": "uncertainty"},
+        {"weighting": "dwa"},
+        {"conflicts": "upgrad"},
+        {"conflicts": "pcgrad"},
+        {"precision": "fp32", "accumulate": 2, "average_decay": 0.0},
+    ],
+    ids=str,
+)
+def test_the_tasks_are_learned_in_every_way(data, options, tmp_path, change):
+    before = tiny_model.network(Path(options.encoder), lora=None).state_dict()
+
+    info = train.train(data, tmp_path, replace(options, lora_rank=0, epochs=9, **change), TODAY)
+
+    for task in data.tasks:
+        assert info.metrics[f"validation_{task}"]["accuracy"] >= 0.8, info.metrics
+    loaded = checkpoint.load_network(checkpoint.read(tmp_path)).state_dict()
+    assert any(not torch.equal(values, before[name]) for name, values in loaded.items() if name in before)
+
+
+def test_any_number_of_tasks_is_learned_alone_too(data, options, tmp_path):
+    from pipelines.compare import Plan, restricted
+
+    info = train.train(restricted(data, Plan(("topic",), 1, 1.0)), tmp_path, options, TODAY)
+
+    assert list(info.tasks) == ["topic"]
+    assert info.metrics["validation_topic"]["accuracy"] >= 0.9
+    with pytest.raises(checkpoint.CheckpointError, match="the monitor needs a task 'topic', and a task 'sentiment'"):
+        open_scorer(ModelSettings(path=str(tmp_path)))
+
+
+def test_a_teacher_is_part_of_what_is_learned(trained, data, options, tmp_path):
+    unlabelled = data.train.copy()
+    unlabelled["sentiment"] = MISSING
+    unlabelled.loc[0, "sentiment"] = 0
+    taught = replace(data, train=unlabelled)
+
+    info = train.train(taught, tmp_path, replace(options, teachers=(str(trained),)), TODAY)
+
+    assert info.metrics["validation_sentiment"]["accuracy"] >= 0.9
+    probs = np.load(tmp_path / "run" / "taught.npy")
+    assert probs.shape == (400, 6)
+    np.testing.assert_allclose(probs.astype(np.float32).sum(1), 2, atol=0.01)
+
+
+def test_a_teacher_of_other_tasks_is_refused(trained, data, options, tmp_path):
+    other = replace(data, tasks={"topic": ("x", "y", "z"), "sentiment": SENTIMENTS})
+
+    with pytest.raises(ValueError, match=r"teachers: .* knows .*Earnings.*, the data has .*'x'"):
+        train.train(other, tmp_path, replace(options, teachers=(str(trained),)), TODAY)
+
+
+def test_a_part_that_the_encoder_has_not_cannot_be_frozen(data, options, tmp_path):
+    with pytest.raises(ValueError, match="frozen: the encoder has no part 'tower', it has embeddings, encoder"):
+        learning.fit(data, tmp_path, replace(options, lora_rank=0, frozen=("tower",)))
+
+
+def test_a_reporter_that_is_not_installed_is_named(data, options, tmp_path):
+    with pytest.raises(ValueError, match="no_such_reporter is not supported, only"):
+        learning.fit(data, tmp_path, options, ["no_such_reporter"])
+
+
+def test_losses_are_reported_to_tensorboard(data, options, tmp_path, monkeypatch):
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
+
+    learning.fit(data, tmp_path / "run", replace(options, epochs=1), ["tensorboard"])
+
+    (events,) = (tmp_path / "board").rglob("events.out.tfevents.*")
+    assert b"eval/topic_accuracy" in events.read_bytes()
+
+
+TORCHRUN = """
+import pickle, sys
+from pathlib import Path
+from pipelines import train
+data, options, today = pickle.loads(Path(sys.argv[1]).read_bytes())
+train.train(data, Path(sys.argv[2]), options, today)
+"""
+
+
+def test_two_processes_train_one_model(data, options, tmp_path):
+    import pickle
+
+    script, given = tmp_path / "script.py", tmp_path / "given.pickle"
+    script.write_text(TORCHRUN)
+    chosen = replace(options, epochs=4, batch_size=4, weighting="dwa", precision="fp32")
+    given.write_bytes(pickle.dumps((data, chosen, TODAY)))
+
+    finished = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone",
+         str(script), str(given), str(tmp_path / "model")],
+        capture_output=True, text=True, timeout=600,
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    info = checkpoint.read(tmp_path / "model").info
+    assert info.metrics["validation_topic"]["accuracy"] >= 0.9
+    save = Path(learning.last_save(tmp_path / "model" / "run"))
+    assert json.loads((save / "trainer_state.json").read_text())["max_steps"] == 4 * 400 // (4 * 2)
+    assert len(list(save.glob("rng_state_*.pth"))) == 2
+
+
+def test_conflicting_gradients_are_for_one_process(data, options, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+
+    with pytest.raises(ValueError, match="conflicts: 'upgrad' works in one process, this is one of 2"):
+        learning.fit(data, tmp_path, replace(options, conflicts="upgrad"))
 
 
 def test_training_stops_early_once_the_development_score_no_longer_rises(data, options, tmp_path):
-    hopeless = replace(options, learning_rate=1e-9, epochs=50, patience=2)
+    hopeless = replace(options, learning_rate=1e-9, head_learning_rate=1e-9, epochs=50, patience=2)
 
-    train.fit(data, tmp_path, hopeless)
+    learning.fit(data, tmp_path, hopeless)
 
-    state = json.loads((Path(train._last_save(tmp_path)) / "trainer_state.json").read_text())
+    state = json.loads((Path(learning.last_save(tmp_path)) / "trainer_state.json").read_text())
     assert state["epoch"] <= 5
 
 
@@ -151,9 +298,9 @@ def test_training_stops_early_once_the_development_score_no_longer_rises(data, o
 CHILD = """
 import pickle, sys
 from pathlib import Path
-from pipelines import train
+from pipelines import learning
 data, options = pickle.loads(Path(sys.argv[1]).read_bytes())
-train.fit(data, Path(sys.argv[2]), options)
+learning.fit(data, Path(sys.argv[2]), options)
 """
 
 
@@ -165,10 +312,10 @@ def test_a_killed_run_goes_on_from_its_last_save_to_the_same_end(data, options, 
     run = tmp_path / "killed"
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD, str(tmp_path / "given.pickle"), str(run)], stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL, cwd=Path(__file__).parents[1], env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        stdout=subprocess.DEVNULL, cwd=ROOT, env=os.environ | {"HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
     deadline = time.monotonic() + 120
-    while train._last_save(run) is None and child.poll() is None and time.monotonic() < deadline:
+    while learning.last_save(run) is None and child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
     child.send_signal(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL, "the run ended before it could be killed"
@@ -180,8 +327,8 @@ def test_a_killed_run_goes_on_from_its_last_save_to_the_same_end(data, options, 
     cut_short.mkdir()
     (cut_short / "model.safetensors").write_bytes(b"half")
 
-    resumed = train.fit(data, run, longer)
-    whole = train.fit(data, tmp_path / "whole", longer)
+    resumed = learning.fit(data, run, longer)
+    whole = learning.fit(data, tmp_path / "whole", longer)
 
     assert save.name == "checkpoint-200"
     history = json.loads((run / "checkpoint-400" / "trainer_state.json").read_text())["log_history"]
@@ -202,4 +349,27 @@ def test_a_killed_run_goes_on_from_its_last_save_to_the_same_end(data, options, 
     ],
 )
 def test_ticker_symbols_in_front_are_dropped_to_show_a_plain_headline(text, plain):
-    assert train._plain(text) == plain
+    assert learning.plain(text) == plain
+
+
+def test_a_text_is_varied_in_its_symbols_hash_signs_and_case():
+    made = {learning.varied("$AAPL - #Apple Rises", ["$MSFT"], random.Random(seed)) for seed in range(20)}
+
+    assert made == {"$MSFT - APPLE RISES", "$msft - apple rises", "$MSFT - Apple Rises"}
+
+
+def test_only_train_is_shown_in_other_dress():
+    tokenizer = learning.open_tokenizer(checkpoint.read("default").encoder_folder / "tokenizer.json", 16)
+    table = pd.DataFrame({"text": ["$AAPL - Apple rises"], "topic": [0], "sentiment": [0]})
+    random.seed(0)
+
+    shown = {
+        dressed: {tuple(dataset[0]["input_ids"]) for _ in range(50)}
+        for dressed, dataset in (
+            (True, learning._Rows(table, tokenizer, Options())),
+            (False, learning._Rows(table, tokenizer)),
+        )
+    }
+
+    assert len(shown[True]) >= 2
+    assert len(shown[False]) == 1

@@ -8,7 +8,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertConfig, BertModel
 
 from monitor.model import checkpoint
-from monitor.model.checkpoint import Lora, ModelInfo
+from monitor.model.checkpoint import ModelInfo
+from monitor.model.encoder import Lora, add_adapters, load_encoder
 from monitor.model.network import MultiTaskNetwork
 
 WORDS = [
@@ -62,22 +63,29 @@ def write_encoder(folder: Path, seed: int = 0) -> Path:
 def network(encoder: Path, lora: Lora | None = LORA, seed: int = 1) -> MultiTaskNetwork:
     """An untrained network on the encoder, its adapters set to random values as if they had been trained."""
     torch.manual_seed(seed)
-    built = MultiTaskNetwork(checkpoint.load_encoder(encoder), TASKS)
+    built = MultiTaskNetwork(load_encoder(encoder), TASKS)
     if lora:
-        checkpoint.add_adapters(built, lora)
+        add_adapters(built, lora)
         for name, values in built.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(values, std=0.2)
     return built.eval()
 
 
-def write_checkpoint(folder: Path, built: MultiTaskNetwork, encoder: Path, lora: Lora | None = LORA) -> ModelInfo:
+def write_checkpoint(
+    folder: Path,
+    built: MultiTaskNetwork,
+    encoder: Path,
+    lora: Lora | None = LORA,
+    frozen: tuple[str, ...] = (),
+) -> ModelInfo:
     return checkpoint.save(
         folder,
         built,
         TASKS,
         encoder=str(encoder),
         lora=lora,
+        frozen=frozen,
         max_tokens=48,
         trained_on=date(2026, 11, 23),
         training={"seed": 1},

