@@ -164,8 +164,8 @@ def _precision(precision: Mapping[str, Any] | None) -> Iterable[str]:
         yield "What was measured runs in fp32 itself."
         return
     yield (
-        f"The figures above were measured on {precision['backend']}; here the same rows on {precision['reference']} "
-        "in fp32. Differences are in points (hundredths), served less fp32."
+        f"The figures above were measured on {precision['backend']}; here the same rows on {precision['reference']}. "
+        "Differences are in points (hundredths), served less fp32."
     )
     rows = []
     for task, section in precision["tasks"].items():
