@@ -27,12 +27,10 @@ DEAD_LETTER_MAX_BYTES: Final = 1_000_000
 """Longest value of a dead letter: with its headers it stays below what a broker takes by default (1 MiB)."""
 
 _LAST_COMMIT_TIMEOUT_MS = 1_000
-_LAG_REFRESH_S = 1.0
-_LAG_RETRY_S = 10.0
+_LAG_REFRESH_S, _LAG_RETRY_S = 1.0, 10.0
 # Whatever was fetched is taken at once and shared out here, so that every batch mixes the partitions.
 _EVERYTHING = 1_000_000
-# A partition with less than so many batches waiting asks for more, to arrive while these are scored.
-_AHEAD_BATCHES = 2
+_AHEAD_BATCHES = 2  # a partition with less than so many waiting asks for more, to arrive while these are scored
 
 log = logging.getLogger(__name__)
 
@@ -66,13 +64,12 @@ class KafkaSource:
         self._read_positions = read_positions
         self._max_poll_interval_s = max_poll_interval_s
         self._partitions: dict[int, _Partition] = {}
-        self._turn = 0
         self._latest: deque[Sequence[ConsumerRecord]] = deque(maxlen=2)  # one is stored while the other is scored
         self._ends: dict[int, int] = {}
         self._ends_due_at, self._away = 0.0, ""
         self._untold: dict[TopicPartition, OffsetAndMetadata] = {}
         self._telling: Future | None = None
-        self._failed = False
+        self._turn, self._failed = 0, False
         self._dead_letters: Publisher | None = None
         self._consumer = self._connected()
 
@@ -85,8 +82,7 @@ class KafkaSource:
             SourceError: the topic cannot be read, and will not be without somebody's help; then a poll goes on.
         """
         self._unsettle(*(partition for partition, state in self._partitions.items() if state.in_hand))
-        deadline = time.monotonic() + wait_s
-        lingering = False
+        deadline, lingering = time.monotonic() + wait_s, False
         while True:
             ready = self._buffered()
             self._fetch(max_items, 0.0 if ready >= max_items else max(0.0, deadline - time.monotonic()))
@@ -99,9 +95,7 @@ class KafkaSource:
 
     def ahead(self, max_items: int) -> Batch:
         """More of what has arrived, to be scored while the batches in hand are stored in their order; never waits.
-
-        Nothing while partitions are being taken over, which takes a poll. Raises as `poll`.
-        """
+        Nothing while partitions are being taken over, which takes a poll. Raises as `poll`."""
         self._fetch(max_items, 0.0, settle=False)
         return self._batch(max_items) if all(state.settled for state in self._partitions.values()) else Batch()
 
@@ -132,8 +126,7 @@ class KafkaSource:
         if len(original) > DEAD_LETTER_MAX_BYTES:
             headers["cut_from_bytes"] = str(len(original))
         place = (record.partition, record.offset)
-        taken = (one for batch in self._latest for one in batch)
-        key = next((one.key for one in taken if (one.partition, one.offset) == place), None)
+        key = next((one.key for batch in self._latest for one in batch if (one.partition, one.offset) == place), None)
         self._dead_letters.send(original[:DEAD_LETTER_MAX_BYTES], key, headers)
         self._dead_letters.flush()
 
@@ -162,6 +155,8 @@ class KafkaSource:
                     # It moves without a record where a transaction was aborted.
                     state.position = self._consumer.position(self._topic_partition(partition), timeout_ms=0)
                 self._ends_due_at, self._away = now + _LAG_REFRESH_S, ""
+            except LogTruncationError as error:
+                self._take_up_anew(error)
             except KafkaError as error:
                 self._ends_due_at, self._away = now + _LAG_RETRY_S, str(source_error(self._settings, error))
         if self._away:
@@ -224,19 +219,20 @@ class KafkaSource:
             for place, records in fetched.items():
                 state = self._partitions[place.partition]
                 state.waiting.extend(records)
-                state.position = self._consumer.position(place, timeout_ms=0)
+                state.position = records[-1].offset + 1
+            for place in fetched:  # only now: it raises what befell any partition, and all records must be kept
+                self._partitions[place.partition].position = self._consumer.position(place, timeout_ms=0)
             self._tell_kafka()
             if settle:
                 self._settle()
         except OffsetOutOfRangeError as error:
             self._unsettle(*(place.partition for place in error.args[0]))
         except LogTruncationError as error:
-            log.error("%s: the brokers lost records that were read already: %s", self.name, told(error))
-            self._unsettle(*(place.partition for place in error.divergent_offsets))
+            self._take_up_anew(error)
         except KafkaError as error:
             if not error.retriable:
                 # After some of these the consumer would go round in circles: the next attempt is made with a new one.
-                self._failed = True
+                self._failed, self._telling = True, None
                 self._leave()
                 self._partitions.clear()
                 self._untold.clear()
@@ -287,6 +283,10 @@ class KafkaSource:
                 f"retention deleted them before they were read; reading from offset {first}"
             )
         return max(position, first)
+
+    def _take_up_anew(self, error: LogTruncationError) -> None:
+        log.error("%s: the brokers lost records that were read already: %s", self.name, told(error))
+        self._unsettle(*(place.partition for place in error.divergent_offsets))
 
     def _unsettle(self, *partitions: int) -> None:
         """Forget what was read of partitions; they rest until `_settle` knows where to read on."""

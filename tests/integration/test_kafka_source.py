@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka.admin import ACL, ACLOperation, ACLPermissionType, KafkaAdminClient, ResourcePattern, ResourceType
+from kafka.errors import LogTruncationError
 from pydantic import SecretStr
 
 from monitor.config import KafkaSettings
@@ -217,6 +218,29 @@ def test_a_poll_gives_up_every_batch_in_hand_and_reads_on_from_the_database(sett
         assert again.positions == (PositionUpdate(0, expected=positions.held.get(0), next=6),)
         assert positions.store(again)
     assert positions.stored == [(0, offset) for offset in range(6)]
+
+
+def test_trouble_with_one_partition_costs_no_other_its_records(settings, produce, monkeypatch, caplog) -> None:
+    # What the consumer's own thread found out is raised at whatever asks for a position next.
+    news = settings(partitions=3)
+    positions = Positions()
+    with closing(KafkaSource(news, positions.read)) as source:
+        poll_until(lambda: source.lag() == {0: 0, 1: 0, 2: 0}, source)
+        where = source._consumer.position
+        lost = [LogTruncationError({TopicPartition(news.topic, 2): None})]
+
+        def position(place: TopicPartition, timeout_ms: int) -> int:
+            if lost and source._buffered():
+                raise lost.pop()
+            return where(place, timeout_ms=timeout_ms)
+
+        monkeypatch.setattr(source._consumer, "position", position)
+        for partition in range(3):
+            produce(news.topic, *records(0, 4), partition=partition)
+        store_until(12, positions, source, max_items=3)
+        assert not lost
+    assert sorted(positions.stored) == [(partition, offset) for partition in range(3) for offset in range(4)]
+    assert "the brokers lost records that were read already" in caplog.text
 
 
 def test_nothing_is_read_ahead_while_a_partition_is_taken_over(settings, produce) -> None:
