@@ -112,7 +112,7 @@ class Engine:
         self._watermark = Watermark(settings.trends)
         self._stories = Stories(timedelta(hours=settings.trends.story_hours))
         self._stories_restored = False
-        self._touched_at: datetime | None = None
+        self._touched: dict[int, datetime] = {}
         self._evaluated: datetime | None = None
         self._reset()
         if (mark := store.evaluated_through(source)) is not None:
@@ -274,9 +274,9 @@ class Engine:
 
     def _touch(self, behind: Collection[int], now: datetime) -> None:
         every = timedelta(seconds=self._settings.trends.idle_after_s / 3)
-        if behind and (self._touched_at is None or now - self._touched_at >= every):
-            self.store.touch(self.source, sorted(behind), now)
-            self._touched_at = now
+        if due := [partition for partition in behind if now - self._touched.get(partition, now - every) >= every]:
+            self.store.touch(self.source, sorted(due), now)
+            self._touched |= dict.fromkeys(due, now)
 
     def _evaluate(self, end: datetime) -> list[Alert]:
         """Evaluate every bucket that was not yet, up to `end`."""

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,12 @@ from monitor.config import (
     StoreSettings,
 )
 from monitor.daemon import Daemon
+from monitor.engine import Engine
 from monitor.metrics import Metrics
-from monitor.records import Alert, Series
+from monitor.records import Alert, Batch, PositionUpdate, RawRecord, Series
 from monitor.sources import SourceError
 from monitor.store import Store
-from tests.support import until
+from tests.support import WordScorer, until
 
 
 def _write(path: Path, records: int, start: int = 0) -> None:
@@ -182,3 +183,33 @@ def test_receivers_that_never_answer_do_not_delay_the_stop(tmp_path: Path) -> No
         assert time.monotonic() - started_s < 10
     with Store(settings.store.url) as store:
         assert [waiting.id for waiting in store.open_alerts()] == [alert.id]
+
+
+class _Read:
+    """A source of two partitions of which everything was read."""
+
+    name, expired = "memory", 0
+
+    def lag(self) -> dict[int, int]:
+        return {0: 0, 1: 0}
+
+
+@pytest.mark.parametrize(("read_ahead", "watermark"), [([], 90), ([1], 5)], ids=["nothing", "partition 1"])
+def test_a_partition_whose_records_were_read_ahead_and_are_not_stored_yet_holds_event_time(
+    tmp_path: Path, read_ahead: list[int], watermark: int
+) -> None:
+    #  partition 0   12:00 ........................ 13:35   read a moment ago
+    #  partition 1   12:00 .. 12:10                         silent since, but for what was read ahead
+    noon = datetime(2023, 3, 10, 12, tzinfo=UTC)
+    now = noon + timedelta(minutes=96)
+    settings, metrics = _settings(tmp_path), Metrics()
+    with Store(settings.store.url) as store:
+        engine = Engine(settings, store, WordScorer(), metrics, source="memory", reject=lambda *_: None)
+        for partition, minute, seen in ((1, 10, noon + timedelta(minutes=11)), (0, 95, now)):
+            published = (noon + timedelta(minutes=minute)).isoformat()
+            record = json.dumps({"title": "Macro: fine", "published_at": published}).encode()
+            batch = Batch((RawRecord(partition, 0, record),), (PositionUpdate(partition, None, 1),))
+            engine.process(batch, seen)
+        daemon = Daemon(settings, metrics, io.StringIO(), now=lambda: now)
+        daemon._tick(_Read(), engine, read_ahead, works=True)  # type: ignore[arg-type]
+        assert engine.watermark == noon + timedelta(minutes=watermark)

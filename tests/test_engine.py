@@ -274,6 +274,18 @@ def test_a_partition_with_a_backlog_holds_the_windows_open(store: Store) -> None
     assert engine.watermark == _at(-4)
 
 
+def test_a_partition_that_begins_to_wait_is_noted_at_once_though_another_was_noted_a_moment_ago(store: Store) -> None:
+    #  partition 0   12:00 ............................ 13:00   has a backlog
+    #  partition 1   12:00 ... 12:10                            silent, until a record comes that is not stored yet
+    engine = _engine(store)
+    store.touch("test", [0], _at(60))
+    engine.process(_batch([_news(m, f"Macro: other {m}") for m in range(11)], partition=1), _at(11))
+    engine.tick(_at(60), behind=[0])
+    engine.process(_batch([_news(m, f"Macro: fine {m}") for m in range(61)]), _at(60))
+    engine.tick(_at(60) + timedelta(seconds=5), behind=[0, 1])
+    assert engine.watermark == _at(5)
+
+
 def test_a_partition_of_bad_records_alone_holds_nothing_back_for_long(store: Store) -> None:
     engine = _engine(store)
     engine.process(_batch([_news(m, f"Macro: fine {m}") for m in range(60)]), _at(60))
