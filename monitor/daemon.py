@@ -139,7 +139,7 @@ class Daemon:
                     if batch is None:
                         self._stopping.wait(RETRY_S)
                     elif batch.positions:
-                        work = batch, scoring.submit(engine.score, batch)
+                        work = batch, scoring.submit(engine.score, engine.parse(batch))
                     elif source.exhausted() and self._attempt(engine.finish) is not None:
                         return
                 ahead: _Work | None = None
@@ -148,7 +148,7 @@ class Daemon:
                     batch = self._attempt(partial(source.ahead, limits[0]))
                     reads = batch is not None
                     if batch is not None and batch.positions:
-                        ahead = batch, scoring.submit(engine.score, batch)
+                        ahead = batch, scoring.submit(engine.score, engine.parse(batch))
                 if work is not None and not self._process(source, engine, *work) and ahead is not None:
                     ahead[1].cancel()
                     ahead = None

@@ -65,12 +65,20 @@ class ItemScorer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ScoredBatch:
-    """What the records of a batch say and what the model says of it, and what is wrong with the others."""
+class ParsedBatch:
+    """What the records of a batch say, and what is wrong with the others."""
 
-    scored: tuple[tuple[RawRecord, Scored], ...]
+    items: tuple[tuple[RawRecord, NewsItem], ...]
     wrong: tuple[tuple[RawRecord, RecordError], ...]
     positions: tuple[PositionUpdate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredBatch:
+    """A batch, and what the model says of each of its items."""
+
+    parsed: ParsedBatch
+    scored: Sequence[Scored]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,27 +130,29 @@ class Engine:
 
     def process(self, batch: Batch, now: datetime) -> list[Entry]:
         """Score and store a batch; gives the items that were new. See `prepare` and `commit` for what is raised."""
-        return self.commit(self.prepare(self.score(batch), now), now)
+        return self.commit(self.prepare(self.score(self.parse(batch)), now), now)
 
-    def score(self, batch: Batch) -> ScoredBatch:
-        """Parse and score a batch. Touches nothing else, so that one may be scored while another is stored."""
-        started = time.perf_counter()
-        places: list[RawRecord] = []
-        items: list[NewsItem] = []
+    def parse(self, batch: Batch) -> ParsedBatch:
+        """What the records of a batch say. Touches nothing, like `score`."""
+        items: list[tuple[RawRecord, NewsItem]] = []
         wrong: list[tuple[RawRecord, RecordError]] = []
         for record in batch.records:
             try:
-                items.append(parse(record.value))
-                places.append(record)
+                items.append((record, parse(record.value)))
             except RecordError as error:
                 wrong.append((record, error))
+        self.metrics.batch_items.observe(len(batch.records))
+        return ParsedBatch(tuple(items), tuple(wrong), batch.positions)
+
+    def score(self, batch: ParsedBatch) -> ScoredBatch:
+        """Score a batch. Touches nothing else, so that one may be scored while another is stored."""
+        started = time.perf_counter()
         known, cut = self.scorer.cache_hits, self.scorer.cut_items
-        scored = tuple(zip(places, self.scorer.score(items), strict=True))
+        scored = self.scorer.score([item for _, item in batch.items])
         self.metrics.cache_hits.inc(self.scorer.cache_hits - known)
         self.metrics.cut_items.inc(self.scorer.cut_items - cut)
-        self.metrics.batch_items.observe(len(batch.records))
         self.metrics.score_seconds.observe(time.perf_counter() - started)
-        return ScoredBatch(scored, tuple(wrong), batch.positions)
+        return ScoredBatch(batch, scored)
 
     def prepare(self, batch: ScoredBatch, now: datetime) -> Prepared:
         """Reject the records of a batch that break the contract, and place its items in event time at `now`.
@@ -150,23 +160,22 @@ class Engine:
         To be called with the batches in their order, each followed by its `commit` before the next `tick`.
         """
         self._restore_stories()
-        for record, error in batch.wrong:
+        for record, error in batch.parsed.wrong:
             self._reject(record, error)
         entries: list[Entry] = []
         copies: set[Place] = set()
         futures: set[Place] = set()
-        for record, scored in batch.scored:
-            published_at = scored.item.published_at
-            in_future = published_at > now + FUTURE
-            event_at = now if in_future else published_at
-            story, is_copy = self._stories.assign(scored.item.title, event_at)
+        for (record, item), scored in zip(batch.parsed.items, batch.scored, strict=True):
+            in_future = item.published_at > now + FUTURE
+            event_at = now if in_future else item.published_at
+            story, is_copy = self._stories.assign(item.title, event_at)
             entry = Entry(
                 scored=scored,
                 partition=record.partition,
                 offset=record.offset,
                 event_at=event_at,
                 story=story,
-                entities=self._watchlist.find(scored.item.text),
+                entities=self._watchlist.find(item.text),
                 late=self._watermark.is_late(event_at),
             )
             entries.append(entry)
@@ -174,8 +183,8 @@ class Engine:
                 copies.add((record.partition, record.offset))
             if in_future:
                 futures.add((record.partition, record.offset))
-        rejected = tuple(error.reason for _, error in batch.wrong)
-        return Prepared(tuple(entries), frozenset(copies), frozenset(futures), rejected, batch.positions)
+        rejected = tuple(error.reason for _, error in batch.parsed.wrong)
+        return Prepared(tuple(entries), frozenset(copies), frozenset(futures), rejected, batch.parsed.positions)
 
     def commit(self, prepared: Prepared, now: datetime) -> list[Entry]:
         """Store items, bucket increments and positions in one transaction; gives the items that were new.

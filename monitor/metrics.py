@@ -71,7 +71,7 @@ class Metrics:
             "sentiment_batch_items", "Records read together", buckets=BATCH_ITEMS, registry=registry
         )
         self.score_seconds = Histogram(
-            "sentiment_score_seconds", "Time to parse and score a batch", buckets=SECONDS, registry=registry
+            "sentiment_score_seconds", "Time to score a batch", buckets=SECONDS, registry=registry
         )
         self.commit_seconds = Histogram(
             "sentiment_commit_seconds", "Time to store a batch", buckets=SECONDS, registry=registry

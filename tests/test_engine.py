@@ -217,7 +217,7 @@ def test_an_item_is_late_if_event_time_has_passed_it_once_it_is_stored_though_no
     store: Store,
 ) -> None:
     engine = _engine(store)
-    ahead = engine.score(_batch([_news(0, "Macro: slow")], partition=1))
+    ahead = engine.score(engine.parse(_batch([_news(0, "Macro: slow")], partition=1)))
     engine.process(_batch([_news(60)]), _at(60))
     engine.tick(_at(60))
     [stored] = engine.commit(engine.prepare(ahead, _at(60)), _at(60))
@@ -228,7 +228,7 @@ def test_a_batch_that_was_scored_and_given_up_leaves_no_trace(store: Store) -> N
     rejected: Rejected = []
     engine = _engine(store, rejected)
     batch = _batch([_news(0, "Macro: once"), b"{"])
-    engine.score(batch)
+    engine.score(engine.parse(batch))
     assert (rejected, store.counts()["items"]) == ([], 0)
     engine.process(batch, NOON)
     assert _sample(engine, "sentiment_story_copies_total") == 0
