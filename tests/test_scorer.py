@@ -83,11 +83,9 @@ class Recorded:
         return sum(rows for rows, _ in self.batches)
 
 
-def recorded_scorer(
-    tiny, batch_tokens: int = 512, cache_items: int = 100, lengths: tuple[int, ...] = (), overlaps: bool = False
-) -> tuple[Scorer, Recorded]:
+def recorded_scorer(tiny, batch_tokens: int = 512, cache_items: int = 100, **shapes) -> tuple[Scorer, Recorded]:
     network = Recorded()
-    return Scorer(tiny, Backend("recorded", network, batch_tokens, lengths, overlaps), cache_items), network
+    return Scorer(tiny, Backend("recorded", network, batch_tokens, **shapes), cache_items), network
 
 
 @pytest.mark.parametrize("backend", ["torch", "onnx", "int8"])
@@ -202,15 +200,40 @@ def test_a_length_is_padded_to_the_next_of_the_lengths(length, padded):
 def test_texts_tokenised_ahead_are_answered_in_their_order(tiny, monkeypatch):
     monkeypatch.setattr("monitor.model.scorer._CHUNK", 3)
     texts = [f"{'bank ' * (row % 4)} {'abcdefghij'[row % 10]}{'klm'[row % 3]}" for row in range(20)]
-    ahead, _ = recorded_scorer(tiny, overlaps=True)
+    ahead, _ = recorded_scorer(tiny, ahead=1)
     plain, _ = recorded_scorer(tiny)
 
     np.testing.assert_array_equal(ahead.predict(texts)["topic"], plain.predict(texts)["topic"])
 
 
+@pytest.mark.parametrize("ahead", [0, 1, 3])
+def test_no_more_batches_are_under_way_than_the_backend_can_have(tiny, ahead):
+    network = Recorded()
+    under_way, most = 0, 0
+
+    def run(*inputs):
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        answer = network(*inputs)
+
+        def wait():
+            nonlocal under_way
+            under_way -= 1
+            return answer()
+
+        return wait
+
+    texts = [f"{'bank ' * (row % 7)} {'abcdefghij'[row % 10]}{'klm'[row % 3]}" for row in range(40)]
+    probs = Scorer(tiny, Backend("recorded", run, 16, ahead=ahead), 0).predict(texts)
+
+    assert (under_way, most) == (0, ahead + 1)
+    np.testing.assert_array_equal(probs["topic"], recorded_scorer(tiny)[0].predict(texts)["topic"])
+
+
 def test_the_gpu_path_in_bf16_with_filled_batches_decides_as_fp32_does(tiny):
     run = torch_run(checkpoint.load_network(tiny), "cpu", bf16=True, compiled=False)
-    scorer = Scorer(tiny, Backend("bf16", run, 64, (8, 16, 32, 48), overlaps=True), 0)
+    scorer = Scorer(tiny, Backend("bf16", run, 64, (8, 16, 32, 48), ahead=1), 0)
     exact = open_scorer(ModelSettings(path=str(tiny.folder), backend="torch", device="cpu", cache_items=0))
     texts = ["bank cuts rates", "oil", "", "gold deal talks " * 9, "stock rises on strong earnings"]
 
@@ -230,6 +253,27 @@ def test_a_compiled_network_answers_like_the_plain_one(tiny):
 
     for task, logits in plain.items():
         np.testing.assert_allclose(again[task], logits, atol=1e-5)
+
+
+def test_a_batch_that_fails_raises_and_the_next_call_is_answered(tiny):
+    answers = Recorded()
+    broken = True
+
+    def run(*inputs):
+        def wait():
+            if broken:
+                raise RuntimeError("out of memory")
+            return answer()
+
+        answer = answers(*inputs)
+        return wait
+
+    scorer = Scorer(tiny, Backend("recorded", run, 8, ahead=2), 10)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        scorer.predict(["bank", "oil", "gold"])
+    broken = False
+    expected = recorded_scorer(tiny)[0].predict(["bank", "oil"])
+    np.testing.assert_array_equal(scorer.predict(["bank", "oil"])["topic"], expected["topic"])
 
 
 def test_a_processor_that_adds_in_16_bits_is_found_out(monkeypatch):

@@ -2,12 +2,14 @@
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
+import joblib
 import numpy as np
 import platformdirs
 from numpy.typing import NDArray
@@ -29,8 +31,10 @@ Run = Callable[[NDArray[np.int64], NDArray[np.int64]], Callable[[], Logits]]
 Notify = Callable[[str], None]
 """Is told in words of work that takes seconds."""
 
+CORE_BATCH_TOKENS: Final = 192
+"""Tokens of a batch, padding included, for one core by itself: what it makes of them stays in its cache."""
 CPU_BATCH_TOKENS: Final = 1_024
-"""Tokens of a batch, padding included, that keep two cores busy and their caches warm."""
+"""The same for all cores at work on one batch."""
 CUDA_BATCH_TOKENS: Final = 65_536
 CUDA_LENGTHS: Final = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 """Lengths to pad to on a GPU: few enough that every shape is compiled once and never again."""
@@ -48,14 +52,14 @@ class Backend:
         name: of the runtime, the device and the precision.
         batch_tokens: tokens of a batch, padding included.
         lengths: what batches are padded to; empty: to their longest text.
-        overlaps: whether the processor is idle while the network runs, and can prepare the next batch meanwhile.
+        ahead: how many more batches may be started before the first of them is waited for.
     """
 
     name: str
     run: Run
     batch_tokens: int
     lengths: tuple[int, ...] = ()
-    overlaps: bool = False
+    ahead: int = 0
 
 
 def open_backend(checkpoint: Checkpoint, settings: ModelSettings, notify: Notify) -> Backend:
@@ -77,8 +81,9 @@ def open_backend(checkpoint: Checkpoint, settings: ModelSettings, notify: Notify
         weights: Weights = "fp32"
         if wanted != "fp32" and has_ranges(checkpoint):
             weights = "int8" if adds_in_32_bits() else "int7"
-        run = _onnx(checkpoint, weights, settings.cache_dir, notify)
-        return Backend(f"onnx cpu {weights}", run, CPU_BATCH_TOKENS)
+        cores = joblib.cpu_count()  # those that this process, and its container, may use
+        run = _onnx(checkpoint, weights, settings.cache_dir, cores, notify)
+        return Backend(f"onnx cpu {weights}", run, CORE_BATCH_TOKENS, ahead=2 * cores)
     if wanted == "int8":
         raise ScorerError("model.precision: 'int8' needs backend `onnx`; torch runs `fp32` and `bf16`")
     on_gpu = device.startswith("cuda")
@@ -89,7 +94,7 @@ def open_backend(checkpoint: Checkpoint, settings: ModelSettings, notify: Notify
         return Backend(name, run, CPU_BATCH_TOKENS)
     longest = checkpoint.info.max_tokens
     lengths = tuple(length for length in CUDA_LENGTHS if length < longest)
-    return Backend(name, run, CUDA_BATCH_TOKENS, (*lengths, longest), overlaps=True)
+    return Backend(name, run, CUDA_BATCH_TOKENS, (*lengths, longest), ahead=1)
 
 
 def _device(settings: ModelSettings) -> str | None:
@@ -130,7 +135,8 @@ def _cuda_available() -> bool:
     return False
 
 
-def _onnx(checkpoint: Checkpoint, weights: Weights, cache_dir: Path | None, notify: Notify) -> Run:
+def _onnx(checkpoint: Checkpoint, weights: Weights, cache_dir: Path | None, cores: int, notify: Notify) -> Run:
+    """ONNX Runtime, a batch to a core: cores that share one batch wait for each other at every operation."""
     import onnxruntime
 
     onnxruntime.disable_telemetry_events()
@@ -147,12 +153,21 @@ def _onnx(checkpoint: Checkpoint, weights: Weights, cache_dir: Path | None, noti
             # An account without a home, as services have: it works, only slower to start.
             notify(f"{folder} cannot be written ({error.strerror}), so the model is prepared anew; {remedy}")
             path = cached_onnx(checkpoint, weights, Path(life.enter_context(TemporaryDirectory())), notify)
-        session = onnxruntime.InferenceSession(path, _session_options(), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            path,
+            _session_options(),
+            providers=["CPUExecutionProvider"],
+            # Its fused form is several times slower on a processor than the sum and the norm by themselves.
+            disabled_optimizers=["SkipLayerNormFusion"],
+        )
     tasks = list(checkpoint.info.tasks)
+    workers = ThreadPoolExecutor(cores, thread_name_prefix="network")
+
+    def answer(inputs: Mapping[str, NDArray[np.int64]]) -> Logits:
+        return dict(zip(tasks, session.run(tasks, inputs), strict=True))
 
     def run(input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]) -> Callable[[], Logits]:
-        outputs = session.run(tasks, {"input_ids": input_ids, "attention_mask": attention_mask})
-        return lambda: dict(zip(tasks, outputs, strict=True))
+        return workers.submit(answer, {"input_ids": input_ids, "attention_mask": attention_mask}).result
 
     return run
 
@@ -162,6 +177,7 @@ def _session_options() -> "object":
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = 1
     return options
 
 

@@ -1,7 +1,7 @@
 """News items -> topic and sentiment: batching, and a memory of texts already scored."""
 
 import hashlib
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
@@ -100,7 +100,7 @@ class Scorer:
     def _run(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Probabilities of all tasks side by side, (texts, labels of all tasks)."""
         rows = np.empty((len(texts), sum(map(len, self._tasks.values()))), np.float32)
-        waiting: tuple[list[int], Callable[[], Logits]] | None = None
+        waiting: deque[tuple[list[int], Callable[[], Logits]]] = deque()
         for first, encodings in self._tokenised(texts):
             self.cut_items += sum(bool(encoding.overflowing) for encoding in encodings)
             token_ids = [encoding.ids for encoding in encodings]
@@ -108,12 +108,11 @@ class Scorer:
             for batch in _batches(lengths, self._backend.batch_tokens):
                 at_least = lengths[batch[-1]] if self._backend.lengths else 0
                 inputs = pad([token_ids[row] for row in batch], self._pad_id, at_least, self._rows_of(at_least))
-                started = [first + row for row in batch], self._backend.run(*inputs)
-                if waiting:
-                    self._finish(rows, *waiting)
-                waiting = started
-        if waiting:
-            self._finish(rows, *waiting)
+                waiting.append(([first + row for row in batch], self._backend.run(*inputs)))
+                if len(waiting) > self._backend.ahead:
+                    self._finish(rows, *waiting.popleft())
+        while waiting:
+            self._finish(rows, *waiting.popleft())
         return rows
 
     def _rows_of(self, length: int) -> int:
@@ -122,7 +121,7 @@ class Scorer:
 
     def _tokenised(self, texts: Sequence[str]) -> Iterator[tuple[int, list[Encoding]]]:
         """The index of the first text of each chunk, and the chunk's encodings."""
-        if not self._backend.overlaps or len(texts) <= _CHUNK:
+        if not self._backend.ahead or len(texts) <= _CHUNK:
             yield 0, self._tokenizer.encode_batch_fast(texts)
             return
         starts = range(0, len(texts), _CHUNK)
