@@ -197,6 +197,14 @@ def test_a_length_is_padded_to_the_next_of_the_lengths(length, padded):
     assert bucket(length, ()) == length
 
 
+def test_on_a_gpu_a_few_texts_do_not_fill_a_whole_batch(tiny):
+    scorer, network = recorded_scorer(tiny, batch_tokens=256, lengths=(8, 16), rows=(2, 8))
+    for texts in (["bank"], ["bank", "oil"], ["bank", "oil", "gold"], [f"bank {letter}" for letter in "abcdefghi"]):
+        network.batches.clear()
+        scorer.predict([f"{text} {len(texts)}" for text in texts])
+        assert network.batches == [({1: 2, 2: 2, 3: 8, 9: 32}[len(texts)], 8)]
+
+
 def test_texts_tokenised_ahead_are_answered_in_their_order(tiny, monkeypatch):
     monkeypatch.setattr("monitor.model.scorer._CHUNK", 3)
     texts = [f"{'bank ' * (row % 4)} {'abcdefghij'[row % 10]}{'klm'[row % 3]}" for row in range(20)]
@@ -253,6 +261,24 @@ def test_a_compiled_network_answers_like_the_plain_one(tiny):
 
     for task, logits in plain.items():
         np.testing.assert_allclose(again[task], logits, atol=1e-5)
+
+
+def test_a_network_is_compiled_for_all_shapes_and_not_for_each(tiny, monkeypatch):
+    import torch
+    from torch._dynamo.testing import CompileCounter
+
+    counter, compile_of = CompileCounter(), torch.compile
+    torch._dynamo.reset()
+    monkeypatch.setattr(
+        torch, "compile", lambda network, **options: compile_of(network, backend=counter, dynamic=options["dynamic"])
+    )
+    run = torch_run(checkpoint.load_network(tiny), "cpu", bf16=False, compiled=True)
+    for length in (8, 16, 24, 32, 40):
+        for rows in (2, 8, 64):
+            ids = np.full((rows, length), 5)
+            run(ids, np.ones_like(ids))()
+
+    assert 1 <= counter.frame_count <= 2
 
 
 def test_a_batch_that_fails_raises_and_the_next_call_is_answered(tiny):

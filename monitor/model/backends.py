@@ -37,7 +37,8 @@ CPU_BATCH_TOKENS: Final = 1_024
 """The same for all cores at work on one batch."""
 CUDA_BATCH_TOKENS: Final = 65_536
 CUDA_LENGTHS: Final = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-"""Lengths to pad to on a GPU: few enough that every shape is compiled once and never again."""
+CUDA_ROWS: Final = (8, 64, 512)
+"""Shapes to fill batches up to on a GPU: few, as a CUDA graph is recorded for each, and a small batch stays small."""
 
 
 class ScorerError(MonitorError):
@@ -52,6 +53,7 @@ class Backend:
         name: of the runtime, the device and the precision.
         batch_tokens: tokens of a batch, padding included.
         lengths: what batches are padded to; empty: to their longest text.
+        rows: with `lengths`, how many rows they are filled up to; beyond the last, to `batch_tokens`.
         ahead: how many more batches may be started before the first of them is waited for.
     """
 
@@ -59,6 +61,7 @@ class Backend:
     run: Run
     batch_tokens: int
     lengths: tuple[int, ...] = ()
+    rows: tuple[int, ...] = ()
     ahead: int = 0
 
 
@@ -94,7 +97,7 @@ def open_backend(checkpoint: Checkpoint, settings: ModelSettings, notify: Notify
         return Backend(name, run, CPU_BATCH_TOKENS)
     longest = checkpoint.info.max_tokens
     lengths = tuple(length for length in CUDA_LENGTHS if length < longest)
-    return Backend(name, run, CUDA_BATCH_TOKENS, (*lengths, longest), ahead=1)
+    return Backend(name, run, CUDA_BATCH_TOKENS, (*lengths, longest), CUDA_ROWS, ahead=1)
 
 
 def _device(settings: ModelSettings) -> str | None:
@@ -208,7 +211,7 @@ def torch_run(network: "MultiTaskNetwork", device: str, *, bf16: bool, compiled:
     """The network on a torch device. Batches are started without waiting where the device works by itself.
 
     Args:
-        compiled: with `torch.compile` and, on a GPU, CUDA graphs; every new shape of a batch is compiled once.
+        compiled: with `torch.compile`, once for all shapes, and on a GPU a CUDA graph for each.
     """
     import torch
 
@@ -216,7 +219,8 @@ def torch_run(network: "MultiTaskNetwork", device: str, *, bf16: bool, compiled:
     kind = torch.device(device).type
     forward: Callable[[Tensor, Tensor], dict[str, Tensor]] = placed
     if compiled:
-        forward = torch.compile(placed, mode="reduce-overhead" if kind == "cuda" else "default", dynamic=False)
+        # Compiled for each shape by itself, it would run uncompiled from the ninth on (torch's recompile_limit).
+        forward = torch.compile(placed, mode="reduce-overhead" if kind == "cuda" else "default", dynamic=True)
 
     def moved(array: NDArray[np.int64]) -> "Tensor":
         tensor = torch.from_numpy(array)

@@ -107,7 +107,8 @@ class Scorer:
             lengths = [bucket(len(ids), self._backend.lengths) for ids in token_ids]
             for batch in _batches(lengths, self._backend.batch_tokens):
                 at_least = lengths[batch[-1]] if self._backend.lengths else 0
-                inputs = pad([token_ids[row] for row in batch], self._pad_id, at_least, self._rows_of(at_least))
+                rows_to_fill = self._rows_of(at_least, len(batch))
+                inputs = pad([token_ids[row] for row in batch], self._pad_id, at_least, rows_to_fill)
                 waiting.append(([first + row for row in batch], self._backend.run(*inputs)))
                 if len(waiting) > self._backend.ahead:
                     self._finish(rows, *waiting.popleft())
@@ -115,9 +116,12 @@ class Scorer:
             self._finish(rows, *waiting.popleft())
         return rows
 
-    def _rows_of(self, length: int) -> int:
-        """How many rows a batch of texts padded to `length` is filled up to, so that few shapes occur; 0: none."""
-        return max(1, self._backend.batch_tokens // length) if length else 0
+    def _rows_of(self, length: int, texts: int) -> int:
+        """How many rows a batch of `texts` padded to `length` is filled up to, so that few shapes occur; 0: none."""
+        if not length:
+            return 0
+        most = max(1, self._backend.batch_tokens // length)
+        return min(most, bucket(texts, (*self._backend.rows, most)))
 
     def _tokenised(self, texts: Sequence[str]) -> Iterator[tuple[int, list[Encoding]]]:
         """The index of the first text of each chunk, and the chunk's encodings."""
