@@ -79,10 +79,49 @@ class Peaks:
         self._fp32 = [product for size in SIZES for product in _fp32_products(random, size)]
         self._int8 = [_int8_product(random, size) for size in SIZES]
 
+    def found(self) -> dict[str, float]:
+        """By precision, in multiply-adds a second."""
+        return {"fp32": self.fp32, "int8": self.int8}
+
     def measure(self, repeats: int = 4) -> None:
         for _ in range(repeats):
             self.fp32 = max(self.fp32, *(_rate(product, size) for product, size in self._fp32))
             self.int8 = max(self.int8, *(_rate(product, size) for product, size in self._int8))
+
+
+class CudaPeaks:
+    """The same of a torch device, a GPU as a rule, by torch itself in bf16 and fp32.
+
+    Args:
+        size: edge of the square matrices.
+        products: so many are started before they are waited for.
+    """
+
+    def __init__(self, device: str, size: int = 8_192, products: int = 10) -> None:
+        self._peaks = {"bf16": 0.0, "fp32": 0.0}
+        self._products = products
+        random = torch.Generator().manual_seed(0)
+        square = torch.randn(size, size, generator=random).to(device)
+        self._squares = {"bf16": square.bfloat16(), "fp32": square}
+
+    def found(self) -> dict[str, float]:
+        """By precision, in multiply-adds a second."""
+        return dict(self._peaks)
+
+    def measure(self) -> None:
+        for name, square in self._squares.items():
+            _wait(square @ square)
+            started_s = time.perf_counter()
+            for _ in range(self._products):
+                product = square @ square
+            _wait(product)
+            rate = self._products * len(square) ** 3 / (time.perf_counter() - started_s)
+            self._peaks[name] = max(self._peaks[name], rate)
+
+
+def _wait(result: torch.Tensor) -> None:
+    if result.is_cuda:
+        torch.cuda.synchronize(result.device)
 
 
 def _rate(product: Callable[[], object], size: int) -> float:

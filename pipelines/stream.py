@@ -31,9 +31,9 @@ TAIL: Final = 0.05
 
 _BACKLOG: Final = timedelta(hours=12)
 DEADLINE_S: Final = 900.0
-_LOOK_EVERY_S: Final = 0.005
+_LOOK_EVERY_S: Final = 0.01
 _WATCH_EVERY_S: Final = 0.002
-_MEMORY_EVERY_S: Final = 0.1
+_MEMORY_EVERY_S: Final = 0.25
 _WATCHED: Final = ("Sensex", "Nifty", "Tesla", "Apple", "Harrowgate Trust Bank")
 
 

@@ -3,6 +3,7 @@
 import json
 import random
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,9 @@ from monitor.demo import SCENARIO
 from monitor.history import read_history
 from monitor.model.text import clean
 from pipelines import benchmark
-from pipelines.benchmark import BATCHED, DAEMON, INT8, ONE_BY_ONE, ONNX, TORCH, Figures
+from pipelines.benchmark import BATCHED, BF16, DAEMON, INT8, ONE_BY_ONE, ONNX, TORCH, Figures
 from pipelines.headlines import headlines, vary
-from pipelines.processor import Peaks, Work, work
+from pipelines.processor import CudaPeaks, Peaks, Work, work
 from pipelines.services import Process
 from pipelines.stream import Latency, resident_bytes
 from tests import tiny_model
@@ -35,8 +36,7 @@ FIGURES = Figures(
     items=4000,
     tokens=16.3,
     multiply_adds=200e6,
-    fp32_peak=100e9,
-    int8_peak=300e9,
+    peaks={"fp32": 100e9, "int8": 300e9},
     machine="a machine",
     daemon_peak_bytes=700_000_000,
     latency=Latency(items=300, p50_s=0.12, p99_s=0.6, max_s=0.7),
@@ -45,7 +45,7 @@ FIGURES = Figures(
 
 def _unstreamed() -> Figures:
     rates = {way: rounds for way, rounds in FIGURES.rates.items() if way != DAEMON}
-    return Figures(rates, "invented", 4000, 16.3, 200e6, 100e9, 300e9, "a machine", not_measured="no java")
+    return replace(FIGURES, rates=rates, daemon_peak_bytes=None, latency=None, not_measured="no java")
 
 
 def test_work_of_a_network_is_its_linear_layers_and_the_products_of_attention(tmp_path: Path) -> None:
@@ -66,6 +66,34 @@ def test_a_peak_never_falls() -> None:
     peaks.measure(1)
     assert peaks.fp32 >= fp32
     assert peaks.int8 >= int8
+
+
+def test_a_gpus_peaks_are_measured_by_torch_in_bf16_and_fp32() -> None:
+    peaks = CudaPeaks("cpu", size=64, products=2)
+    peaks.measure()
+    found = peaks.found()
+    assert list(found) == ["bf16", "fp32"]
+    assert min(found.values()) > 0
+    peaks.measure()
+    assert all(peaks.found()[name] >= rate for name, rate in found.items())
+
+
+def test_on_a_gpu_shares_are_of_its_bf16_peak_and_no_bar_is_set() -> None:
+    rates = {BATCHED: [1000.0], ONE_BY_ONE: [10.0], BF16: [50_000.0]}
+    figures = replace(FIGURES, rates=rates, peaks={"bf16": 400e12, "fp32": 50e12}, machine="a GPU")
+    assert figures.share(BF16) == pytest.approx(50_000 * 200e6 / 400e12)
+    assert benchmark.bars(figures) == []
+    console = Console(width=80, record=True)
+    console.print(benchmark.table(figures))
+    assert "of bf16 peak" in console.export_text()
+
+
+def test_a_device_that_is_not_there_is_named() -> None:
+    app = Typer()
+    app.command()(benchmark.main)
+    done = CliRunner().invoke(app, ["--rounds", "1", "--items", "16", "--device", "cuda:7"])
+    assert done.exit_code == 1
+    assert "benchmark: model.device: 'cuda:7', but torch sees" in done.stderr
 
 
 def test_shares_count_both_passes_of_the_two_pipelines() -> None:
