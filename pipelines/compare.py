@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import typer
+from numpy.typing import NDArray
 from pydantic import JsonValue
 from sklearn.metrics import f1_score
 
@@ -24,9 +25,11 @@ from monitor.model.encoder import CheckpointError
 from monitor.model.network import MISSING
 from monitor.model.scorer import SENTIMENT, open_scorer
 from pipelines import dataset, options
+from pipelines.calibration import expected_calibration_error, fit_temperature, with_temperature
 from pipelines.dataset import Dataset
 from pipelines.learning import adapters, fit
 from pipelines.options import Options
+from pipelines.scores import by_label
 
 
 @dataclass(frozen=True)
@@ -98,17 +101,6 @@ def run(plan: Plan, data: Dataset, folder: Path, options: Options) -> dict[str, 
         trained_on=datetime.now(UTC).date(),
         training={},
     )
-    scorer = open_scorer(ModelSettings(path=str(folder), backend="torch", device="cpu"), any_tasks=True)
-    metrics: dict[str, JsonValue] = {}
-    for task in plan.tasks:
-        rows = part.validation[task]
-        wanted, given = rows[task].to_numpy(), scorer.predict(rows["text"].tolist())[task].argmax(1)
-        present = np.unique(wanted)
-        metrics[task] = {
-            "accuracy": round(float((wanted == given).mean()), 4),
-            "macro_f1": round(float(f1_score(wanted, given, labels=present, average="macro", zero_division=0.0)), 4),
-            "rows": len(wanted),
-        }
     outcome: dict[str, JsonValue] = {
         "name": "joint" if len(plan.tasks) > 1 else "single",
         "tasks": list(plan.tasks),
@@ -116,11 +108,40 @@ def run(plan: Plan, data: Dataset, folder: Path, options: Options) -> dict[str, 
         "share": plan.share,
         "weighting": chosen.weighting,
         "sharing": chosen.sharing,
-        "metrics": metrics,
+        "metrics": measured(folder, part),
         "seconds": seconds,
     }
     _write(result, outcome)
     return outcome
+
+
+def measured(folder: Path, part: Dataset) -> dict[str, JsonValue]:
+    """By task, how right the checkpoint in `folder` is on the validation rows, and how far it can be believed: as it
+    is, and with a temperature fitted to the development rows."""
+    scorer = open_scorer(ModelSettings(path=str(folder), backend="torch", device="cpu"), any_tasks=True)
+    development = scorer.predict(part.development["text"].tolist())
+    metrics: dict[str, JsonValue] = {}
+    for task, labels in part.tasks.items():
+        rows = part.validation[task]
+        wanted, probs = rows[task].to_numpy(), scorer.predict(rows["text"].tolist())[task]
+        given = probs.argmax(1)
+        present = np.unique(wanted)
+        known = part.development[task].to_numpy()
+        labelled = known != MISSING
+        temperature = fit_temperature(np.log(development[task][labelled] + 1e-30), known[labelled])
+        metrics[task] = {
+            "accuracy": round(float((wanted == given).mean()), 4),
+            "macro_f1": round(float(f1_score(wanted, given, labels=present, average="macro", zero_division=0.0)), 4),
+            "rows": len(wanted),
+            "calibration_error": _calibration_error(probs, wanted),
+            "calibration_error_scaled": _calibration_error(with_temperature(probs, temperature), wanted),
+            "f1": {label: round(row["f1"], 4) for label, row in by_label(wanted, given, labels).items()},
+        }
+    return metrics
+
+
+def _calibration_error(probs: NDArray[np.floating], wanted: NDArray[np.integer]) -> float:
+    return round(expected_calibration_error(probs.max(1), probs.argmax(1) == wanted), 4)
 
 
 def _write(path: Path, content: Mapping[str, JsonValue]) -> None:

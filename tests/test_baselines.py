@@ -17,7 +17,15 @@ def run(name: str, seed: int, accuracy: dict[str, float], share: float = 1.0, **
         "weighting": "static",
         "sharing": "shared",
         "metrics": {
-            task: {"accuracy": value, "macro_f1": value - 0.1, "rows": 100} for task, value in accuracy.items()
+            task: {
+                "accuracy": value,
+                "macro_f1": value - 0.1,
+                "rows": 100,
+                "calibration_error": 0.05,
+                "calibration_error_scaled": 0.02,
+                "f1": {"good": value, "bad": value - 0.2},
+            }
+            for task, value in accuracy.items()
         },
         "seconds": 60.0,
         **given,
@@ -61,6 +69,14 @@ def test_runs_are_brought_together_over_their_seeds(tmp_path):
         "seeds": 3,
     }
     assert joint["macro_f1"]["mean"] == pytest.approx(0.77)
+
+
+def test_calibration_and_f1_by_label_are_shown_of_every_way(tmp_path):
+    shown = "\n".join(document(read_comparison(write(tmp_path, {"settings": {}, "runs": runs()}))))
+
+    assert "| topic | single | 3 | 0.9100 ± 0.0100 | 0.8100 ± 0.0100 | 0.0500 ± 0.0000 | 0.0200 ± 0.0000 |" in shown
+    assert "| topic | single | joint, static, shared |" in shown
+    assert "| bad | 0.7100 ± 0.0100 | 0.6700 ± 0.0100 |" in shown
 
 
 def difference(found: dict[str, Any], task: str, share: float) -> dict[str, Any]:
@@ -165,7 +181,7 @@ def changed(**change: Any) -> dict[str, Any]:
             r"runs\.json: runs\.0\.metrics\.topic\.accuracy: .*found nan",
         ),
         (
-            changed(metrics={"topic": {"accuracy": 0.8, "macro_f1": 0.8, "rows": 9}}),
+            changed(metrics={"topic": runs()[0]["metrics"]["topic"]}),
             r"runs\.json: runs\.0\.metrics: has topic, expected those of its tasks, topic, sentiment",
         ),
         (changed(name="single"), r"runs\.json: runs\.0\.tasks: topic, sentiment for a run named 'single'"),

@@ -73,6 +73,9 @@ def test_a_model_is_trained_measured_and_kept_and_its_results_are_read_by_the_re
     assert [run["name"] for run in runs] == ["joint", "single", "single"]
     assert runs[0]["metrics"].keys() == {"topic", "sentiment"}
     assert all(0 <= scores["accuracy"] <= 1 for run in runs for scores in run["metrics"].values())
+    assert all(
+        scores["f1"].keys() == set(tiny_model.TASKS[task]) for run in runs for task, scores in run["metrics"].items()
+    )
     file = tmp_path / "comparison.json"
     file.write_text(json.dumps({"settings": options.plain(), "runs": runs}))
     assert read_comparison(file)["settings"]["learning_rate"] == options.learning_rate
