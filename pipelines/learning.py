@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from monitor.model.encoder import Lora, add_adapters, find_encoder, load_encoder
 from monitor.model.network import MISSING, MultiTaskNetwork
 from monitor.model.scorer import open_scorer
 from monitor.model.text import open_tokenizer, pad
+from pipelines.augmentation import Dress, dresses
 from pipelines.dataset import Dataset
 from pipelines.objective import Objective
 from pipelines.options import Options
@@ -171,45 +171,34 @@ class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
         taught: NDArray[np.float16] | None = None,
     ) -> None:
         self._taught = taught
-        texts = rows["text"].tolist()
         self._labels = rows.drop(columns="text").to_numpy(dtype=np.int64)
-        self._shares = (options.plain_share, options.varied_share) if options else (0.0, 0.0)
-        self._as_is = _token_ids(tokenizer, texts)
-        self._plain, self._varied = self._as_is, self._as_is
+        texts = rows["text"].tolist()
+        shown = [Dress(1.0, texts)]
         if options:
-            vary = random.Random(options.seed)
-            symbols = sorted({symbol for text in texts for symbol in _SYMBOL.findall(text)}) or ["$ABC"]
-            self._plain = _token_ids(tokenizer, [plain(text) for text in texts])
-            self._varied = _token_ids(tokenizer, [varied(text, symbols, vary) for text in texts])
+            shown = list(
+                dresses(
+                    texts,
+                    plain_share=options.plain_share,
+                    varied_share=options.varied_share,
+                    wired_share=options.wired_share,
+                    body_share=options.body_share,
+                    seed=options.seed,
+                )
+            )
+        self._shares = [dress.share for dress in shown]
+        self._token_ids = [_token_ids(tokenizer, dress.texts) for dress in shown]
 
     def __len__(self) -> int:
         return len(self._labels)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         # The module's own generator: the Trainer seeds it, and restores it when training resumes.
-        dice, (plain_share, varied_share) = random.random(), self._shares
-        token_ids = self._as_is
-        if dice < plain_share:
-            token_ids = self._plain
-        elif dice < plain_share + varied_share:
-            token_ids = self._varied
-        row = {"input_ids": token_ids[index], "labels": self._labels[index]}
+        dice, dress = random.random(), 0
+        while dice >= self._shares[dress] and dress < len(self._shares) - 1:
+            dice -= self._shares[dress]
+            dress += 1
+        row = {"input_ids": self._token_ids[dress][index], "labels": self._labels[index]}
         return row if self._taught is None else row | {"taught": self._taught[index]}
-
-
-_TICKERS = re.compile(r"^(?:\$[A-Za-z.]{1,6}\b[\s,]*)+(?:[-:\u2013\u2014]\s*)?")
-_SYMBOL = re.compile(r"\$[A-Z]{1,5}\b")
-
-
-def plain(text: str) -> str:
-    """`text` without ticker symbols in front, unless nothing would be left."""
-    return _TICKERS.sub("", text) or text
-
-
-def varied(text: str, symbols: Sequence[str], vary: random.Random) -> str:
-    """`text` with other ticker symbols, without hash signs, and in capitals, small letters or as it was."""
-    changed = _SYMBOL.sub(lambda _: vary.choice(symbols), text).replace("#", "")
-    return vary.choice((str.upper, str.lower, str))(changed) or text
 
 
 def _token_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:

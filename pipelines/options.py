@@ -66,6 +66,8 @@ class Options:
         plain_share: how often a text that begins with ticker symbols is shown without them, so that plain
             headlines are not strange to the model.
         varied_share: how often a text is shown with other ticker symbols, no hash signs, and other letter case.
+        wired_share: how often a text is shown with an agency's or a site's mark before or behind it.
+        body_share: how many texts have a body that says nothing of their labels.
     """
 
     encoder: str = "minilm"
@@ -96,7 +98,15 @@ class Options:
     patience: Annotated[int, Field(ge=1)] = 4
     plain_share: Share = 0.3
     varied_share: Share = 0.2
+    wired_share: Share = 0.1
+    body_share: Share = 0.08
     seed: int = 20
+
+    def __post_init__(self) -> None:
+        if (shares := self.plain_share + self.varied_share + self.wired_share) > 1 + 1e-9:
+            raise ValueError(
+                f"plain_share, varied_share and wired_share add up to {shares:g}, expected at most 1; lower one"
+            )
 
     def weights(self) -> dict[str, float]:
         """Factors of the tasks' losses, for those tasks that have one."""
@@ -126,6 +136,8 @@ def read(path: Path | None, given: Mapping[str, Any]) -> Options:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
+        if not key:  # what is wrong of the options together
+            raise OptionsError(f"{path or 'options'}: {first['msg'].removeprefix('Value error, ')}") from error
         known = ", ".join(option.name for option in fields(Options))
         hint = f"; the options are {known}" if first["type"] == "unexpected_keyword_argument" else ""
         raise OptionsError(

@@ -11,6 +11,7 @@ from random import Random
 from types import MappingProxyType
 from typing import Final
 
+from pipelines.augmentation import plain
 from pipelines.probes import NEUTRAL_BODY, ONE_SENTENCE_BODY
 
 Perturbation = Callable[[str, Random], str | None]
@@ -19,7 +20,6 @@ ONE_WORD_IN: Final = 10
 """A tenth of the words, and at least one, is changed where single words are."""
 LONG_BODY_WORDS: Final = 3_000
 
-_LEADING_TICKERS = re.compile(r"^(?:\$[A-Za-z.]{1,6}\b[\s,]*)+(?:[-:\u2013\u2014]\s*)?")
 _TICKER = re.compile(r"\$[A-Za-z]{1,5}(?:\.[A-Za-z])?\b")
 _SYMBOLS = ("AAPL", "MSFT", "XOM", "JPM", "PFE", "KO", "CAT", "DIS", "NKE", "T", "GE", "WMT", "UPS", "MMM", "IBM")
 _KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
@@ -37,14 +37,14 @@ def perturbed(kind: str, text: str, seed: int) -> str | None:
 
 def without_leading_tickers(text: str, _: Random | None = None) -> str | None:
     """Ticker symbols in front removed; None where there are none, or nothing else."""
-    plain = _LEADING_TICKERS.sub("", text)
-    return plain if plain not in ("", text) else None
+    bare = plain(text)
+    return bare if bare != text else None
 
 
 def without_hashes(text: str, _: Random | None = None) -> str | None:
     """The signs of hashtags removed, their words kept."""
-    plain = re.sub(r"#(?=\w)", "", text)
-    return plain if plain != text else None
+    bare = re.sub(r"#(?=\w)", "", text)
+    return bare if bare != text else None
 
 
 def _lower(text: str, _: Random) -> str:

@@ -174,7 +174,9 @@ def document(section: Mapping[str, Any]) -> Iterable[str]:
     yield (
         f"Validation texts, at most {section['sample']:,} of each task to which a change applies, changed in ways "
         "that should not change the answer. Unchanged: the share whose decision stays the same, right or wrong. "
-        "Accuracy is on the same texts, as they are and changed."
+        "Accuracy is on the same texts, as they are and changed. `pipelines.train` shows texts in other letter case, "
+        "with other tickers, beside the marks of other agencies and with other bodies (`pipelines/augmentation.py`); "
+        "none of the marks and bodies here are among them."
     )
     yield table(
         ("change", "task", "texts", "unchanged", "accuracy as they are", "changed", "points"),

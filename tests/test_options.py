@@ -36,6 +36,7 @@ def test_options_are_plain_enough_for_json_and_come_back():
         ('conflicts = "mgda"', r"conflicts: Input should be 'upgrad' or 'pcgrad'"),
         ("[tasks.topic]\nweight = 0", r"tasks\.topic\.weight: Input should be greater than 0"),
         ("epochs = ", r"options\.toml: not TOML: "),
+        ("plain_share = 0.8", r"options\.toml: plain_share, varied_share and wired_share add up to 1\.1"),
     ],
 )
 def test_a_wrong_option_is_named_with_its_value(tmp_path, content, message):

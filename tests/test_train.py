@@ -39,6 +39,8 @@ OPTIONS = Options(
     head_learning_rate=1e-2,
     average_decay=0.9,
     evaluations_per_epoch=1,
+    wired_share=0.0,
+    body_share=0.0,  # a body of other headlines is too much for a network of 32 features
     seed=3,
 )
 
@@ -335,27 +337,6 @@ def test_a_killed_run_goes_on_from_its_last_save_to_the_same_end(data, options, 
     assert {"step": 200, "killed": True} in history  # it went on from that save and did not begin again
     for name, values in whole.state_dict().items():
         np.testing.assert_allclose(values.numpy(), resumed.state_dict()[name].numpy(), atol=1e-6, err_msg=name)
-
-
-@pytest.mark.parametrize(
-    ("text", "plain"),
-    [
-        ("$AAPL - Apple rises", "Apple rises"),
-        ("$CCL $RCL - Cruises fall", "Cruises fall"),
-        ("$BRK.B, $T: Two rise", "Two rise"),
-        ("$5 billion deal", "$5 billion deal"),
-        ("Apple $AAPL rises", "Apple $AAPL rises"),
-        ("$CSX", "$CSX"),
-    ],
-)
-def test_ticker_symbols_in_front_are_dropped_to_show_a_plain_headline(text, plain):
-    assert learning.plain(text) == plain
-
-
-def test_a_text_is_varied_in_its_symbols_hash_signs_and_case():
-    made = {learning.varied("$AAPL - #Apple Rises", ["$MSFT"], random.Random(seed)) for seed in range(20)}
-
-    assert made == {"$MSFT - APPLE RISES", "$msft - apple rises", "$MSFT - Apple Rises"}
 
 
 def test_only_train_is_shown_in_other_dress():
