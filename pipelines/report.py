@@ -36,8 +36,8 @@ def _head(found: Mapping[str, Any]) -> Iterable[str]:
     yield "## Data"
     yield (
         "Scores are on the validation files of Twitter Financial News. Texts are cleaned first: HTML unescaped, "
-        "links removed. A text that stands in a validation file was removed from train and development (letter case "
-        "ignored). A validation file keeps its own repeats; "
+        "letters in their usual form, links removed. A text that stands in a validation file was "
+        "removed from train and development (letter case ignored). A validation file keeps its own repeats; "
         '"each text once" below counts the first row of each text alone.'
     )
     yield table(

@@ -1,5 +1,6 @@
 """What the README says of settings, metrics, commands and files is what the code has."""
 
+import json
 import re
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from typer.main import get_command
 
 from monitor import cli, config, records
 from monitor.metrics import Metrics
+from monitor.model import checkpoint
+from pipelines.report import render
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -87,6 +90,31 @@ def test_every_file_of_the_map_exists_and_every_module_is_on_it() -> None:
         if path.stem != "__init__" and "migrations" not in path.parts
     }
     assert modules - listed == set()
+
+
+def test_the_figures_of_the_model_are_those_of_its_report() -> None:
+    report = json.loads((ROOT / "docs" / "model" / "report.json").read_text(encoding="utf-8"))
+    assert report["model"]["version"] == checkpoint.read("default").info.version
+    card = (checkpoint.DEFAULT / "README.md").read_text(encoding="utf-8")
+    for task, section in report["tasks"].items():
+        figures = (
+            f"{section['accuracy']['value']:.4f}",
+            f"{section['macro_f1']['value']:.4f}",
+            f"{section['after']['calibration_error']['value']:.3f}",
+            f"{section['rows']:,}",
+        )
+        row = rf"^\| {task}.* \| " + r" \| ".join(map(re.escape, figures)) + r" \|$"
+        assert re.search(row, card, re.MULTILINE), f"{task} in the card: {figures}"
+        assert re.search(row, README, re.MULTILINE), f"{task} in the README: {figures}"
+
+
+def test_the_report_of_the_model_is_as_its_figures_are_written() -> None:
+    report = json.loads((ROOT / "docs" / "model" / "report.json").read_text(encoding="utf-8"))
+    document = (ROOT / "docs" / "model" / "report.md").read_text(encoding="utf-8")
+    assert document == render(report)
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", document)
+    assert pictures
+    assert [name for name in pictures if not (ROOT / "docs" / "model" / name).exists()] == []
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("deploy/*.toml")), ids=lambda path: path.name)

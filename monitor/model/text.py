@@ -2,6 +2,7 @@
 
 import html
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -10,18 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-CLEANING: Final = 1
+CLEANING: Final = 2
 """Version of `clean`. Raise it with every change: a model must be fed as it was trained."""
 
 MAX_CHARS: Final = 10_000
 """Of a longer text only this much is looked at; no supported `max_tokens` reaches further."""
 
+# All but superscripts, fractions, marks of trade and accents by themselves, whose letters and digits would be
+# read as part of the word or number before them.
+_FORMS: Final = re.compile(
+    "[^\u00a8\u00aa\u00af\u00b2-\u00b4\u00b8-\u00ba\u00bc-\u00be\u02d8-\u02dd\u2070-\u209f\u2120\u2122]+"
+)
 _URL = re.compile(r"(?:https?://|\bwww\.)\S+", re.IGNORECASE)
 
 
 def clean(text: str) -> str:
-    """`text` with HTML entities unescaped, URLs removed and white space runs reduced to one space; may be empty."""
-    return " ".join(_URL.sub(" ", html.unescape(text[:MAX_CHARS])).split())
+    """`text` with HTML entities unescaped, letters in their usual form (Unicode's NFKC: full-width, ligatures), URLs
+    removed and white space runs reduced to one space; may be empty."""
+    usual = _FORMS.sub(lambda run: unicodedata.normalize("NFKC", run.group()), html.unescape(text[:MAX_CHARS]))
+    return " ".join(_URL.sub(" ", usual[:MAX_CHARS]).split())
 
 
 def open_tokenizer(path: Path, max_tokens: int) -> Tokenizer:
