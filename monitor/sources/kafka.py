@@ -28,8 +28,7 @@ DEAD_LETTER_MAX_BYTES: Final = 1_000_000
 
 _LAST_COMMIT_TIMEOUT_MS = 1_000
 _LAG_REFRESH_S, _LAG_RETRY_S = 1.0, 10.0
-# Whatever was fetched is taken at once and shared out here, so that every batch mixes the partitions.
-_EVERYTHING = 1_000_000
+_EVERYTHING = 1_000_000  # what was fetched is taken at once and shared out here: every batch mixes the partitions
 _AHEAD_BATCHES = 2  # a partition with less than so many waiting asks for more, to arrive while these are scored
 
 log = logging.getLogger(__name__)
@@ -69,7 +68,8 @@ class KafkaSource:
         self._ends_due_at, self._away = 0.0, ""
         self._untold: dict[TopicPartition, OffsetAndMetadata] = {}
         self._telling: Future | None = None
-        self._turn, self._failed = 0, False
+        self._turn = 0
+        self._failed = False
         self._dead_letters: Publisher | None = None
         self._consumer = self._connected()
 
@@ -82,10 +82,11 @@ class KafkaSource:
             SourceError: the topic cannot be read, and will not be without somebody's help; then a poll goes on.
         """
         self._unsettle(*(partition for partition, state in self._partitions.items() if state.in_hand))
-        deadline, lingering = time.monotonic() + wait_s, False
+        deadline = time.monotonic() + wait_s
+        lingering = False
         while True:
-            ready = self._buffered()
-            self._fetch(max_items, 0.0 if ready >= max_items else max(0.0, deadline - time.monotonic()))
+            enough = self._buffered() >= max_items
+            self._fetch(max_items, 0.0 if enough else max(0.0, deadline - time.monotonic()))
             ready = self._buffered()
             if ready and not lingering:
                 lingering = True
@@ -155,7 +156,7 @@ class KafkaSource:
                     # It moves without a record where a transaction was aborted.
                     state.position = self._consumer.position(self._topic_partition(partition), timeout_ms=0)
                 self._ends_due_at, self._away = now + _LAG_REFRESH_S, ""
-            except LogTruncationError as error:
+            except (OffsetOutOfRangeError, LogTruncationError) as error:
                 self._take_up_anew(error)
             except KafkaError as error:
                 self._ends_due_at, self._away = now + _LAG_RETRY_S, str(source_error(self._settings, error))
@@ -198,8 +199,7 @@ class KafkaSource:
             auto_offset_reset="none",
             isolation_level="read_committed",
             max_poll_interval_ms=round(self._max_poll_interval_s * 1000),
-            # A killed worker's partitions wait this long for their next owner.
-            session_timeout_ms=10_000,
+            session_timeout_ms=10_000,  # so long a killed worker's partitions wait for their next owner
             fetch_max_wait_ms=50,  # so long may a busy partition wait for quiet ones
             max_partition_fetch_bytes=512 * 1024,
             default_offset_commit_callback=_log_failed_commit,
@@ -225,9 +225,7 @@ class KafkaSource:
             self._tell_kafka()
             if settle:
                 self._settle()
-        except OffsetOutOfRangeError as error:
-            self._unsettle(*(place.partition for place in error.args[0]))
-        except LogTruncationError as error:
+        except (OffsetOutOfRangeError, LogTruncationError) as error:
             self._take_up_anew(error)
         except KafkaError as error:
             if not error.retriable:
@@ -284,9 +282,12 @@ class KafkaSource:
             )
         return max(position, first)
 
-    def _take_up_anew(self, error: LogTruncationError) -> None:
-        log.error("%s: the brokers lost records that were read already: %s", self.name, told(error))
-        self._unsettle(*(place.partition for place in error.divergent_offsets))
+    def _take_up_anew(self, error: KafkaError) -> None:
+        places = error.args[0]
+        if isinstance(error, LogTruncationError):
+            log.error("%s: the brokers lost records that were read already: %s", self.name, told(error))
+            places = error.divergent_offsets
+        self._unsettle(*(place.partition for place in places))
 
     def _unsettle(self, *partitions: int) -> None:
         """Forget what was read of partitions; they rest until `_settle` knows where to read on."""
@@ -294,8 +295,7 @@ class KafkaSource:
             self._partitions[partition] = _Partition()
             place = self._topic_partition(partition)
             self._consumer.pause(place)
-            # Any position will do: without one the consumer would ask for Kafka's own.
-            self._consumer.seek(place, 0)
+            self._consumer.seek(place, 0)  # any will do: without one the consumer would ask for Kafka's own
 
     def _batch(self, max_items: int) -> Batch:
         """Up to `max_items` of the records that wait, the partitions taking turns."""
