@@ -85,7 +85,7 @@ def dresses(
     bodies = [f" {body(texts, rng)}" if rng.random() < body_share else "" for _ in texts]
 
     def dressed(share: float, titles: Iterator[str]) -> Dress:
-        return Dress(share, [title + body for title, body in zip(titles, bodies, strict=True)])
+        return Dress(share, [title + rest for title, rest in zip(titles, bodies, strict=True)])
 
     yield dressed(plain_share, (plain(text) for text in texts))
     yield dressed(varied_share, (varied(text, symbols, rng) for text in texts))
