@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
@@ -28,6 +29,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from monitor.records import MonitorError
 
 _BUSY_TIMEOUT_S: Final = 30.0
+_ASK_AGAIN_S: Final = 0.01
 # A server that went away without a word is noticed in half a minute, rather than after the kernel's hours.
 _LIBPQ: Final = {
     "application_name": "sentiment-monitor",
@@ -200,9 +202,25 @@ def _engine(url: str) -> tuple[Engine, str]:
 
 def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
     connection.isolation_level = None  # `_begin_sqlite` begins every transaction, sqlite3 none
-    connection.execute("PRAGMA journal_mode = WAL")  # readers and the writer do not wait for each other
+    _enter_wal(connection)  # where readers and the writer do not wait for each other
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _enter_wal(connection: sqlite3.Connection) -> None:
+    """Switch a database to its write-ahead log. SQLite does not wait where another connection is about to do the same
+    or to write, as when workers start together on a new one: it is asked again for as long as it waits elsewhere."""
+    [(timeout_ms,)] = connection.execute("PRAGMA busy_timeout")
+    deadline_s = time.monotonic() + timeout_ms / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline_s:
+                raise
+            time.sleep(_ASK_AGAIN_S)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -226,6 +226,21 @@ class TestRecallOnSqlite(RecallContract):
                     store.commit(NEWS, [entry("a")], [moved(1)], NOW)
             assert store.commit(NEWS, [entry("a")], [moved(1)], NOW) == [entry("a")]
 
+    def test_a_new_database_that_another_worker_is_about_to_make_is_waited_for(self, tmp_path: Path) -> None:
+        file = tmp_path / "news.db"
+        with closing(sqlite3.connect(file, isolation_level=None, check_same_thread=False)) as other:
+            other.execute("CREATE TABLE early (x)")
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(
+                StoreUnavailable, match=r"news\.db.*cannot create or migrate its tables: database is lock"
+            ):
+                Store(f"sqlite:///{file}?timeout=0.05")
+            release = threading.Timer(0.2, other.execute, ("ROLLBACK",))
+            release.start()
+            with Store(f"sqlite:///{file}") as store:
+                assert store.counts()["items"] == 0
+            release.join()
+
     def test_a_full_disk_is_worth_another_try_once_there_is_space(self, store: Store) -> None:
         def limit(connection: sa.Connection) -> None:
             connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
