@@ -81,6 +81,14 @@ def test_division_by_the_root_of_the_range_halves_the_error_that_an_outlier_make
     assert smoothed < error() / 2
 
 
+def test_inputs_of_even_ranges_are_not_divided():
+    linear = nn.Linear(4, 2)
+    even, uneven = torch.tensor([1.0, 1.0, 2.0, 1.0]), torch.tensor([1.0, 1.0, 40.0, 1.0])
+
+    assert Int8Linear(linear, -even, even, 8).smoothing is None
+    assert Int8Linear(linear, -uneven, uneven, 8).smoothing is not None
+
+
 def test_inputs_beyond_the_observed_range_saturate():
     linear = nn.Linear(4, 2)
     layer = Int8Linear(linear, torch.full((4,), -1.0), torch.full((4,), 1.0), 8)
@@ -121,6 +129,9 @@ def test_the_runtime_multiplies_integers_in_every_layer_that_has_ranges(tiny, tm
 
     assert operations.count("MatMulIntegerToFloat") == len(ranges) == 12
     assert operations.count("MultiHeadAttention") == 2
+    assert operations.count("Gelu") == 2
+    # Besides biases there are to add a token's position and kind, and what goes around each half of a layer.
+    assert operations.count("Add") <= 2 + 2 * 2 + 1
 
 
 def test_ranges_come_back_from_the_checkpoint_and_change_its_name(tmp_path):

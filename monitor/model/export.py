@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from monitor.model.network import MultiTaskNetwork
 
-EXPORT: Final = 2
+EXPORT: Final = 3
 """Version of the exported graph. Raise it with every change of `write_onnx`, so that no older file is used."""
 
 Weights = Literal["fp32", "int8", "int7"]
