@@ -1,11 +1,10 @@
 """One TOML file and the environment -> validated settings. Unknown keys are refused."""
 
-import difflib
 import json
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -18,6 +17,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from monitor.entities import EntitySettings, closest, first_repeated
 from monitor.records import MonitorError
 
 ENV_PREFIX = "SENTIMENT_"
@@ -223,15 +223,6 @@ class LogSettings:
     )
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
-class EntitySettings:
-    """One `[[watchlist]]` entry: an entity whose news is followed as a series of its own."""
-
-    name: str = Field(min_length=1, max_length=100, description="name of the series")
-    aliases: tuple[str, ...] = Field(default=(), description="other names that mean it, matched as whole words")
-    tickers: tuple[str, ...] = Field(default=(), description="ticker symbols, matched in capitals only")
-
-
 class Settings(BaseSettings):
     """Everything that can be configured; see the README's table of settings."""
 
@@ -279,9 +270,8 @@ class Settings(BaseSettings):
                 f"store.keep_days is {self.store.keep_days}, less than spikes.baseline_days "
                 f"({self.spikes.baseline_days}), for which buckets are needed"
             )
-        names = [entity.name for entity in self.watchlist]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"watchlist names {twice[0]!r} twice; merge the two entries")
+        if pair := first_repeated(entity.name for entity in self.watchlist):
+            raise ValueError(f"watchlist names {self.watchlist[pair[1]].name!r} twice; merge the two entries")
         return self
 
     @classmethod
@@ -326,7 +316,7 @@ def load(path: Path | None = None) -> Settings:
             known = list(Settings.model_fields)
             raise ConfigError(
                 f"environment variable {variable}: there is no section {section!r}, "
-                f"expected one of {', '.join(known)}{_closest(section, known)}"
+                f"expected one of {', '.join(known)}{closest(section, known)}"
             )
     try:
         return Settings(**data)
@@ -368,7 +358,7 @@ def _explained(error: ValidationError, path: Path | None) -> str:
     where = f"environment variable {variable}" if variable in os.environ else f"{path or 'settings'}: {key}"
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         siblings = _keys_of(location[0]) if len(location) > 1 else list(Settings.model_fields)
-        what = f"unknown key, expected one of {', '.join(siblings)}{_closest(location[-1], siblings)}"
+        what = f"unknown key, expected one of {', '.join(siblings)}{closest(location[-1], siblings)}"
     else:
         message = first["msg"].removeprefix("Value error, ")
         what = message[0].lower() + message[1:]
@@ -381,8 +371,3 @@ def _explained(error: ValidationError, path: Path | None) -> str:
 def _keys_of(section: str) -> list[str]:
     kind = EntitySettings if section == "watchlist" else Settings.model_fields[section].annotation
     return list(kind.__pydantic_fields__)  # type: ignore[union-attr]
-
-
-def _closest(word: str, known: Iterable[str]) -> str:
-    match = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {match[0]!r}?" if match else ""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import ahocorasick
 
-from monitor.config import EntitySettings
+from monitor.entities import EntitySettings
 
 
 class Watchlist:

@@ -40,7 +40,7 @@ def test_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.Monk
         ('[kafka]\nsecurity_protocol = "SASL_SSL"\n', r"also needs kafka\.sasl_mechanism"),
         ("[spikes]\nhalf_life_hours = 168\n", r"spikes\.baseline_days is 14, too few .*at least six times"),
         ("[store]\nkeep_days = 30\n[spikes]\nbaseline_days = 60\n", r"store\.keep_days is 30, less than spikes"),
-        ('[[watchlist]]\nname = "A"\n[[watchlist]]\nname = "A"\n', r"watchlist names 'A' twice"),
+        ('[[watchlist]]\nname = "A"\n[[watchlist]]\nname = "a"\n', r"watchlist names 'a' twice"),
         (
             '[[watchlist]]\nname = "A"\nalias = ["B"]\n',
             r"watchlist\[0\]\.alias: unknown key.*did you mean 'aliases'",
