@@ -261,10 +261,12 @@ def check(config_path: ConfigOption = None) -> None:
     from monitor.sources import kafka
     from monitor.sources.files import FileSource
     from monitor.store import Store
+    from monitor.watchlist import Watchlist
 
     def model() -> str:
         scorer = open_scorer(settings.model, _note)
-        return f"{scorer.version} on {scorer.backend}, {len(scorer.topics)} topics"
+        watched = len(Watchlist(settings.watchlist, scorer.topics).names)
+        return f"{scorer.version} on {scorer.backend}, {len(scorer.topics)} topics, {watched:,} watched entities"
 
     def database() -> str:
         with Store(settings.store.url) as store:

@@ -116,7 +116,7 @@ class Engine:
         self.source = source
         self._settings = settings
         self._reject = reject
-        self._watchlist = Watchlist(settings.watchlist)
+        self._watchlist = Watchlist(settings.watchlist, scorer.topics)
         self._watermark = Watermark(settings.trends)
         self._stories = Stories(timedelta(hours=settings.trends.story_hours))
         self._stories_restored = False
@@ -175,7 +175,7 @@ class Engine:
                 offset=record.offset,
                 event_at=event_at,
                 story=story,
-                entities=self._watchlist.find(item.text),
+                entities=self._watchlist.find(item.text, scored.topic),
                 late=self._watermark.is_late(event_at),
             )
             entries.append(entry)

@@ -326,6 +326,31 @@ def test_check_names_what_works_and_what_does_not(tmp_path: Path) -> None:
     assert done.returncode == 1
 
 
+def test_check_refuses_a_watched_entity_on_a_topic_that_the_model_does_not_know(tmp_path: Path) -> None:
+    news = tmp_path / "news.jsonl"
+    news.write_text(_records(1)[0] + "\n")
+    config = tmp_path / "monitor.toml"
+    config.write_text(
+        f"""
+        [source]
+        kind = "file"
+        [file]
+        path = "{news}"
+        [store]
+        url = "sqlite:///{tmp_path}/monitor.db"
+        [[watchlist]]
+        name = "Harrowgate"
+        topics = ["Financial"]
+        """
+    )
+    done = _run("check", "--config", config)
+    assert done.returncode == 1
+    assert "failed  model: watchlist, 'Harrowgate': topics: 'Financial' is not a topic of the model" in done.stdout
+    config.write_text(config.read_text().replace("Financial", "Financials"))
+    done = _run("check", "--config", config)
+    assert (done.returncode, "20 topics, 1 watched entities" in done.stdout) == (0, True), done.stdout
+
+
 def test_the_demo_alerts_on_what_was_planted_and_on_nothing_else() -> None:
     done = _run("demo", "--exit")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -45,6 +45,10 @@ def test_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.Monk
             '[[watchlist]]\nname = "A"\nalias = ["B"]\n',
             r"watchlist\[0\]\.alias: unknown key.*did you mean 'aliases'",
         ),
+        ('[[watchlist]]\naliases = ["A"]\n', r"watchlist\[0\]\.name: .*: field required"),
+        ('[[watchlist]]\nname = "A"\naliases = ["B", " "]\n', r"watchlist\[0\]\.aliases\[1\]: ' ': empty; give"),
+        ('[[watchlist]]\nname = "A"\ntickers = ["a"]\n', r"watchlist\[0\]\.tickers\[0\]: 'a': .* in capitals"),
+        ('[[watchlist]]\nname = "A"\nrequires = ["b"]\n', r"watchlist\[0\]: .*requires is given without ambiguous"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_value_and_what_was_expected(
