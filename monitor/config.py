@@ -17,7 +17,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from monitor.entities import EntitySettings, closest, first_repeated
+from monitor.entities import EntitiesSettings, EntitySettings, closest, first_repeated, read_entities
 from monitor.records import MonitorError
 
 ENV_PREFIX = "SENTIMENT_"
@@ -244,6 +244,7 @@ class Settings(BaseSettings):
     alerts: AlertSettings = AlertSettings()
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
+    entities: EntitiesSettings = EntitiesSettings()
     watchlist: tuple[EntitySettings, ...] = ()
 
     @model_validator(mode="after")
@@ -295,7 +296,8 @@ def defaults() -> Settings:
 def load(path: Path | None = None) -> Settings:
     """Settings from the TOML file at `path` (none: defaults), overridden by the environment.
 
-    A variable is named SENTIMENT_SECTION__KEY, for example SENTIMENT_KAFKA__TOPIC.
+    A variable is named SENTIMENT_SECTION__KEY, for example SENTIMENT_KAFKA__TOPIC. `watchlist` also holds what
+    `entities.file` lists.
 
     Raises:
         ConfigError: the file cannot be read, or a key or value in it or in the environment is wrong.
@@ -319,7 +321,7 @@ def load(path: Path | None = None) -> Settings:
                 f"expected one of {', '.join(known)}{closest(section, known)}"
             )
     try:
-        return Settings(**data)
+        settings = Settings(**data)
     except SettingsError as error:
         raise ConfigError(
             f"environment: {error}; lists and tables are given as JSON, "
@@ -327,6 +329,18 @@ def load(path: Path | None = None) -> Settings:
         ) from error
     except ValidationError as error:
         raise ConfigError(_explained(error, path)) from error
+    return _with_entities(settings, settings.entities.file) if settings.entities.file else settings
+
+
+def _with_entities(settings: Settings, file: Path) -> Settings:
+    """The settings with the watched entities of a file after those of `[[watchlist]]`."""
+    try:
+        both = (*settings.watchlist, *read_entities(file))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if pair := first_repeated(entity.name for entity in both):
+        raise ConfigError(f"{file}: {both[pair[1]].name!r} is named by [[watchlist]] too; merge the two")
+    return settings.model_copy(update={"watchlist": both})
 
 
 def documented() -> Iterator[tuple[str, str, str]]:
