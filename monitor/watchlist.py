@@ -32,6 +32,9 @@ _EXCHANGES: Final = (
 )
 _BEFORE_MARKED: Final = re.compile(rf"(?:\$|\b(?:{_EXCHANGES})(?: [A-Z][A-Za-z]+)?(?: ?: ?))$")
 _AFTER_MARKED: Final = re.compile(r"(?:\.[A-Z]{1,2}|:[A-Z]{2})(?![\w.])")
+_BEFORE_BRACKETED: Final = re.compile(r"(?<!\w)\($")
+_ABBREVIATIONS: Final = ("U.S", "U.K", "E.U")
+"""Which look like a ticker with its exchange, and are not."""
 _BEFORE_PART: Final = re.compile(r"\w[.&]$")
 _AFTER_PART: Final = re.compile(r"&\w")
 _LOOK_BACK: Final = 32
@@ -251,7 +254,8 @@ def _in_word(character: str) -> bool:
 def _is_ticker(symbol: str, text: str, start: int, end: int) -> bool:
     """Whether what reads like a ticker is one, by what stands around it."""
     before, after = text[max(0, start - _LOOK_BACK) : start], text[end : end + 4]
-    if _BEFORE_MARKED.search(before) or _AFTER_MARKED.match(after) or (before[-1:] == "(" and after[:1] == ")"):
+    suffixed = _AFTER_MARKED.match(after) and text[start : end + 2] not in _ABBREVIATIONS
+    if suffixed or _BEFORE_MARKED.search(before) or (after[:1] == ")" and _BEFORE_BRACKETED.search(before)):
         return True
     if sum(map(str.isalpha, symbol)) < 2 or _BEFORE_PART.search(before) or _AFTER_PART.match(after):
         return False

@@ -165,6 +165,9 @@ def test_in_a_line_of_capitals_a_ticker_must_be_marked(text: str, found: bool) -
         ("F", "F.N fell", True),
         ("F", "Plan F: wait", False),
         ("U", "U.S. stocks fell", False),
+        ("U", "U.S STOCKS FELL", False),
+        ("U", "U.N fell", True),
+        ("C", "Rule 5635(C)(4)", False),
         ("T", "AT&T fell", False),
         ("O", "AAPL.O fell", False),
         ("7203", "7203 people", False),
@@ -177,6 +180,16 @@ def test_in_a_line_of_capitals_a_ticker_must_be_marked(text: str, found: bool) -
 )
 def test_a_ticker_that_says_little_by_itself_must_be_marked(ticker: str, text: str, found: bool) -> None:
     assert bool(_found(text, EntitySettings(name="Some Company", tickers=(ticker,)))) is found
+
+
+def test_a_ticker_with_its_dollar_sign_can_be_an_alias_where_it_is_an_abbreviation_too() -> None:
+    entity = EntitySettings(name="C3.ai", aliases=("$AI",))
+    assert [_found(text, entity) for text in ("AI is everywhere", "$AI fell", "$ai, says C3", "$AIR fell")] == [
+        (),
+        ("C3.ai",),
+        ("C3.ai",),
+        (),
+    ]
 
 
 @pytest.mark.parametrize(
