@@ -4,25 +4,20 @@ Time comes in with every call, so the same engine runs live, in a replay at any 
 the same alerts. The store is the only state: an engine opened on it goes on where the last one stopped.
 """
 
-import logging
 import time
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol, get_args
 
-from monitor.alerting import AlertBook
 from monitor.config import Settings
+from monitor.evaluation import Evaluation
 from monitor.metrics import Metrics
 from monitor.records import (
     BUCKET,
-    EVERYTHING,
     Alert,
     Batch,
-    Counts,
     Entry,
-    Evidence,
     NewsItem,
     PositionUpdate,
     RawRecord,
@@ -30,22 +25,16 @@ from monitor.records import (
     RecordError,
     Scored,
     Series,
-    Severity,
     bucket_start,
     parse,
-    window_name,
 )
 from monitor.spikes import Detector
-from monitor.store import PositionConflict, Store
+from monitor.store import Store
 from monitor.stories import Stories
 from monitor.trends import Trends, Watermark
 from monitor.watchlist import Watchlist
 
-log = logging.getLogger(__name__)
-
 FUTURE: Final = timedelta(minutes=5)
-_EVIDENCE_STORIES: Final = 5
-_EVIDENCE_ITEMS: Final = 500
 
 Place = tuple[int, int]
 """Partition and offset."""
@@ -121,8 +110,9 @@ class Engine:
         self._stories = Stories(timedelta(hours=settings.trends.story_hours))
         self._stories_restored = False
         self._touched: dict[int, datetime] = {}
-        self._evaluated: datetime | None = None
-        self._reset()
+        watched = [Series("entity", name) for name in self._watchlist.names]
+        topics = [Series("topic", topic) for topic in scorer.topics]
+        self._evaluation = Evaluation(settings, store, metrics, source=source, shown=topics + watched)
         if (mark := store.evaluated_through(source)) is not None:
             # What lies before it was evaluated, so an item that comes for it now is late, as it was before a restart.
             self._watermark.reach(mark)
@@ -198,7 +188,7 @@ class Engine:
         self.metrics.commit_seconds.observe(time.perf_counter() - started)
         for entry in entries:
             if entry.late:
-                self._trends.amend(entry)
+                self.trends.amend(entry)
         new = {(entry.partition, entry.offset) for entry in entries}
         for reason in prepared.rejected:
             self.metrics.rejected.labels(reason).inc()
@@ -223,14 +213,13 @@ class Engine:
         """
         self._touch(behind, now)
         clocks = self.store.clocks(self.source)
-        watermark = self._watermark.advance(clocks, now, run_on=bool(self._alerts.open))
+        watermark = self._watermark.advance(clocks, now, run_on=bool(self.open_alerts))
         if watermark is None:
             return []
         self.metrics.watermark.set(watermark.timestamp())
         if self.store.evaluator_lock():
             return self._evaluate(bucket_start(watermark))
-        self.metrics.hide_series()
-        self._evaluated = None
+        self._evaluation.stand_by()
         return []
 
     def finish(self) -> list[Alert]:
@@ -245,31 +234,22 @@ class Engine:
     @property
     def open_alerts(self) -> tuple[Alert, ...]:
         """The alerts that are open now."""
-        return self._alerts.open
+        return self._evaluation.open_alerts
 
     @property
     def trends(self) -> Trends:
         """The closed buckets."""
-        return self._trends
+        return self._evaluation.trends
 
     @property
     def detector(self) -> Detector:
         """The baselines."""
-        return self._detector
+        return self._evaluation.detector
 
     @property
     def watermark(self) -> datetime | None:
         """Event time that has passed for sure."""
         return self._watermark.at
-
-    def _reset(self) -> None:
-        """Forget what was derived from closed buckets; the store still has it."""
-        self._trends = Trends(
-            sorted({*self._settings.trends.windows_minutes, *self._settings.spikes.windows_minutes})
-        )
-        self._detector = Detector(self._settings.spikes)
-        self._alerts = AlertBook(self.store.open_alerts())
-        self._evaluated = None
 
     def _restore_stories(self) -> None:
         if self._stories_restored:
@@ -288,113 +268,6 @@ class Engine:
             self._touched |= dict.fromkeys(due, now)
 
     def _evaluate(self, end: datetime) -> list[Alert]:
-        """Evaluate every bucket that was not yet, up to `end`."""
-        horizon = end - timedelta(days=self._settings.spikes.baseline_days)
-        try:
-            mark = self.store.evaluated_through(self.source)
-            if mark is None or mark != self._evaluated:
-                # Just started, or an evaluation failed, or another worker evaluated meanwhile.
-                self._reset()
-            if mark is not None and mark != self._evaluated:
-                self._replay(mark - timedelta(days=self._settings.spikes.baseline_days), mark)
-                self._show()
-            if mark is None:
-                stored = self.store.buckets(horizon, end)
-                mark = stored[0][1] if stored else end
-            if mark < horizon:
-                # Nothing of what was before is left in any baseline.
-                self._reset()
-                mark = horizon
-            return self._advance(mark, end)
-        except PositionConflict as error:
-            log.info("left to another worker: %s", error)
-            self._evaluated = None
-            return []
-        except Exception:
-            self._evaluated = None
-            raise
-
-    def _replay(self, start: datetime, end: datetime) -> None:
-        buckets = self._buckets(start, end)
-        for at in _steps(min(buckets, default=end), end):
-            counts = buckets.get(at, {})
-            self._trends.close(at, counts)
-            self._detector.update(counts)
-        self._evaluated = end
-
-    def _advance(self, start: datetime, end: datetime) -> list[Alert]:
-        if end <= start:
-            return []
-        changed: list[Alert] = []
-        buckets = self._buckets(start, end)
-        for at in _steps(start, end):
-            counts = buckets.get(at, {})
-            self._trends.close(at, counts)
-            readings = self._detector.update(counts)
-            alerts = self._alerts.step(at + BUCKET, readings, self._explain)
-            if alerts:
-                self.store.save_evaluation(self.source, at + BUCKET, alerts)
-                self._count(alerts)
-                changed += alerts
-        self.store.save_evaluation(self.source, end, [])
-        self._evaluated = end
+        changed = self._evaluation.advance(end)
         self._stories.forget(end - timedelta(hours=2 * self._settings.trends.story_hours))
-        self._show()
         return changed
-
-    def _buckets(self, start: datetime, end: datetime) -> dict[datetime, dict[Series, Counts]]:
-        buckets: dict[datetime, dict[Series, Counts]] = defaultdict(dict)
-        for series, at, counts in self.store.buckets(start, end):
-            buckets[at][series] = counts
-        return buckets
-
-    def _explain(self, alert: Alert, start: datetime) -> Alert:
-        """The alert with the stories behind it: the most negative ones of its window, copies folded."""
-        stories: dict[str, Evidence] = {}
-        for item in self.store.window_items(alert.series, start, alert.updated_at, _EVIDENCE_ITEMS):
-            if item.late:
-                continue
-            if (known := stories.get(item.story)) is not None:
-                stories[item.story] = replace(known, copies=known.copies + 1)
-            else:
-                stories[item.story] = Evidence(
-                    id=item.id,
-                    title=item.title,
-                    published_at=item.published_at,
-                    sentiment_score=item.sentiment_score,
-                    source=item.source,
-                    url=item.url,
-                )
-        minutes = (alert.updated_at - start) // timedelta(minutes=1)
-        return replace(
-            alert,
-            evidence=tuple(stories.values())[:_EVIDENCE_STORIES],
-            models=self.store.models_seen(alert.series, start, alert.updated_at),
-            late=self._trends.window(alert.series, minutes).late,
-        )
-
-    def _count(self, alerts: Sequence[Alert]) -> None:
-        for alert in alerts:
-            if alert.revision == 1:
-                self.metrics.alerts_opened.labels(alert.series.dimension, alert.severity).inc()
-            if alert.resolved_at is not None:
-                self.metrics.alerts_resolved.labels(alert.series.dimension).inc()
-
-    def _show(self) -> None:
-        topics = [EVERYTHING, *(Series("topic", topic) for topic in self.scorer.topics)]
-        for series in topics + [Series("entity", name) for name in self._watchlist.names]:
-            for minutes in self._settings.trends.windows_minutes:
-                self.metrics.show_window(series, window_name(minutes), self._trends.window(series, minutes))
-            self.metrics.p_value.labels(*series).set(self._detector.p_value(series))
-            self.metrics.usual_share.labels(*series).set(self._detector.usual_share(series))
-        for severity in get_args(Severity):
-            self.metrics.alerts_open.labels(severity).set(
-                sum(alert.severity == severity for alert in self._alerts.open)
-            )
-
-
-def _steps(start: datetime, end: datetime) -> Iterator[datetime]:
-    """The starts of the buckets in [start, end)."""
-    while start < end:
-        yield start
-        start += BUCKET

@@ -23,6 +23,7 @@ PARTS = {
     "metrics": {"monitor.metrics"},
 }
 ABOVE = [
+    {"monitor.evaluation"},
     {"monitor.engine"},
     {"monitor.web", "monitor.web.app", "monitor.history"},
     {"monitor.daemon", "monitor.demo"},
