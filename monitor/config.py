@@ -18,7 +18,7 @@ from pydantic_settings import (
 )
 
 from monitor.entities import EntitiesSettings, EntitySettings, closest, first_repeated, read_entities
-from monitor.records import MonitorError
+from monitor.records import Counting, MonitorError
 
 ENV_PREFIX = "SENTIMENT_"
 _STRICT = ConfigDict(extra="forbid", hide_input_in_errors=True)
@@ -156,6 +156,16 @@ class TrendSettings:
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class SpikeSettings:
     """When negative news is more than a series' own history explains."""
+
+    counting: Counting = Field(
+        default="stories", description="`stories`: a story counts once, however many copies tell it; or `items`"
+    )
+    negative_from: float = Field(
+        default=0.55,
+        gt=0,
+        le=1,
+        description="P(negative) from which an item counts as negative; 85 % of what passes 0.55 is",
+    )
 
     windows_minutes: Windows = Field(
         default=(15, 60, 180), description="windows that are compared with their baseline"

@@ -75,7 +75,6 @@ class Prepared:
     """A batch that was scored and placed in event time, and waits to be stored."""
 
     entries: tuple[Entry, ...]
-    copies: frozenset[Place]
     futures: frozenset[Place]
     rejected: tuple[Reason, ...]
     positions: tuple[PositionUpdate, ...]
@@ -153,7 +152,6 @@ class Engine:
         for record, error in batch.parsed.wrong:
             self._reject(record, error)
         entries: list[Entry] = []
-        copies: set[Place] = set()
         futures: set[Place] = set()
         for (record, item), scored in zip(batch.parsed.items, batch.scored, strict=True):
             in_future = item.published_at > now + FUTURE
@@ -167,14 +165,14 @@ class Engine:
                 story=story,
                 entities=self._watchlist.find(item.text, scored.topic),
                 late=self._watermark.is_late(event_at),
+                copy=is_copy,
+                negative_from=self._settings.spikes.negative_from,
             )
             entries.append(entry)
-            if is_copy:
-                copies.add((record.partition, record.offset))
             if in_future:
                 futures.add((record.partition, record.offset))
         rejected = tuple(error.reason for _, error in batch.parsed.wrong)
-        return Prepared(tuple(entries), frozenset(copies), frozenset(futures), rejected, batch.parsed.positions)
+        return Prepared(tuple(entries), frozenset(futures), rejected, batch.parsed.positions)
 
     def commit(self, prepared: Prepared, now: datetime) -> list[Entry]:
         """Store items, bucket increments and positions in one transaction; gives the items that were new.
@@ -193,7 +191,7 @@ class Engine:
         for reason in prepared.rejected:
             self.metrics.rejected.labels(reason).inc()
         self.metrics.repeats.inc(len(prepared.entries) - len(entries))
-        self.metrics.copies.inc(len(prepared.copies & new))
+        self.metrics.copies.inc(sum(entry.copy for entry in entries))
         self.metrics.future.inc(len(prepared.futures & new))
         self.metrics.stored(entries, now)
         return entries

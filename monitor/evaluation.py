@@ -6,7 +6,7 @@ worker has evaluated meanwhile.
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final, get_args
@@ -14,7 +14,7 @@ from typing import Final, get_args
 from monitor.alerting import AlertBook
 from monitor.config import Settings
 from monitor.metrics import Metrics
-from monitor.records import BUCKET, EVERYTHING, Alert, Counts, Evidence, Series, Severity, window_name
+from monitor.records import BUCKET, EVERYTHING, Alert, Counts, Evidence, Reading, Series, Severity, window_name
 from monitor.spikes import Detector
 from monitor.store import PositionConflict, Store
 from monitor.trends import Trends
@@ -109,7 +109,7 @@ class Evaluation:
         for at in _steps(min(buckets, default=end), end):
             counts = buckets.get(at, {})
             self._trends.close(at, counts)
-            self._detector.update(counts)
+            self._judge(counts)
         self._through = end
 
     def _evaluate(self, start: datetime, end: datetime) -> list[Alert]:
@@ -120,7 +120,7 @@ class Evaluation:
         for at in _steps(start, end):
             counts = buckets.get(at, {})
             self._trends.close(at, counts)
-            readings = self._detector.update(counts)
+            readings = self._judge(counts)
             alerts = self._alerts.step(at + BUCKET, readings, self._explain)
             if alerts:
                 self._store.save_evaluation(self._source, at + BUCKET, alerts)
@@ -130,6 +130,10 @@ class Evaluation:
         self._through = end
         self._show()
         return changed
+
+    def _judge(self, counts: Mapping[Series, Counts]) -> list[Reading]:
+        counting = self._settings.spikes.counting
+        return self._detector.update({series: one.judged(counting) for series, one in counts.items()})
 
     def _buckets(self, start: datetime, end: datetime) -> dict[datetime, dict[Series, Counts]]:
         buckets: dict[datetime, dict[Series, Counts]] = defaultdict(dict)

@@ -102,6 +102,15 @@ class Metrics:
         self.window_negatives = Gauge(
             "sentiment_window_negative_items", "Negative items in the last closed window", window, registry=registry
         )
+        self.window_stories = Gauge(
+            "sentiment_window_stories",
+            "Stories first told, and on time, in the last closed window",
+            window,
+            registry=registry,
+        )
+        self.window_negative_stories = Gauge(
+            "sentiment_window_negative_stories", "Negative ones of these", window, registry=registry
+        )
         self.window_score = Gauge(
             "sentiment_window_score",
             "Mean of P(positive) - P(negative) in the last closed window; 0 without items",
@@ -181,6 +190,8 @@ class Metrics:
         labels = (series.dimension, series.name, window)
         self.window_items.labels(*labels).set(counts.items)
         self.window_negatives.labels(*labels).set(counts.negatives)
+        self.window_stories.labels(*labels).set(counts.stories)
+        self.window_negative_stories.labels(*labels).set(counts.negative_stories)
         self.window_score.labels(*labels).set(counts.score / counts.items if counts.items else 0.0)
 
     def hide_series(self) -> None:
@@ -188,6 +199,8 @@ class Metrics:
         for gauge in (
             self.window_items,
             self.window_negatives,
+            self.window_stories,
+            self.window_negative_stories,
             self.window_score,
             self.usual_share,
             self.p_value,

@@ -130,7 +130,8 @@ class PartitionClock:
 class Counts:
     """Sums over the items of one bucket or window, late ones included, of which there are `late`.
 
-    `score` is the sum of sentiment scores.
+    `score` is the sum of sentiment scores. `stories` counts the items that were on time and the first to tell their
+    story, `negative_stories` those of them that are negative.
     """
 
     items: int = 0
@@ -138,6 +139,8 @@ class Counts:
     score: float = 0.0
     late: int = 0
     late_negatives: int = 0
+    stories: int = 0
+    negative_stories: int = 0
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(
@@ -146,14 +149,25 @@ class Counts:
             self.score + other.score,
             self.late + other.late,
             self.late_negatives + other.late_negatives,
+            self.stories + other.stories,
+            self.negative_stories + other.negative_stories,
         )
+
+    def judged(self, counting: "Counting") -> "Counts":
+        """What the detector judges: each story as one item, or the items themselves."""
+        return Counts(self.stories, self.negative_stories) if counting == "stories" else self
+
+
+Counting = Literal["stories", "items"]
+"""What an alert counts: each story once, or each item."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One item as it is counted and stored.
 
-    `event_at` is the time it counts at: when it was published, or when it arrived if dated in the future.
+    `event_at` is the time it counts at: when it was published, or when it arrived if dated in the future. `copy`: it
+    repeats a story told before. Negative is what has a P(negative) of `negative_from` or more.
     """
 
     scored: Scored
@@ -163,6 +177,13 @@ class Entry:
     story: str
     entities: tuple[str, ...] = ()
     late: bool = False
+    copy: bool = False
+    negative_from: float = 0.55
+
+    @property
+    def negative(self) -> bool:
+        """Whether it counts as negative."""
+        return self.scored.sentiment_probs["negative"] >= self.negative_from
 
     @property
     def series(self) -> tuple[Series, ...]:
@@ -176,8 +197,16 @@ class Entry:
     @property
     def counts(self) -> Counts:
         """What this item adds to a bucket."""
-        negative = int(self.scored.sentiment == "negative")
-        return Counts(1, negative, self.scored.sentiment_score, int(self.late), negative * self.late)
+        negative, story = int(self.negative), int(not (self.late or self.copy))
+        return Counts(
+            items=1,
+            negatives=negative,
+            score=self.scored.sentiment_score,
+            late=int(self.late),
+            late_negatives=negative * self.late,
+            stories=story,
+            negative_stories=negative * story,
+        )
 
 
 Severity = Literal["warning", "critical"]

@@ -79,6 +79,8 @@ ITEMS = Table(
     Column("sentiment_probs", JSON, nullable=False),
     Column("model", Text, nullable=False),
     Column("late", Boolean, nullable=False),
+    Column("copy", Boolean, nullable=False),
+    Column("negative", Boolean, nullable=False),
     Index(None, "event_at"),
     Index(None, "topic", "event_at"),
 )
@@ -108,6 +110,8 @@ BUCKETS = Table(
     Column("score", Double, nullable=False),
     Column("late", BigInteger, nullable=False),
     Column("late_negatives", BigInteger, nullable=False),
+    Column("stories", BigInteger, nullable=False),
+    Column("negative_stories", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
 
@@ -190,6 +194,8 @@ def item_row(source: str, entry: Entry, now: datetime) -> dict[str, Any]:
         "sentiment_probs": dict(scored.sentiment_probs),
         "model": scored.model,
         "late": entry.late,
+        "copy": entry.copy,
+        "negative": entry.negative,
     }
 
 

@@ -48,6 +48,8 @@ class StoredItem:
     sentiment_score: float
     model: str
     late: bool
+    copy: bool
+    negative: bool
 
 
 class Store:
@@ -136,15 +138,19 @@ class Store:
         query = sa.select(*key, *sums).where(*within).group_by(*key).order_by(*key)
         with self._database.read("read buckets") as connection:
             return [
-                (Series(dimension, name), moment, Counts(int(items), int(negatives), float(score), *map(int, late)))
-                for moment, dimension, name, items, negatives, score, *late in connection.execute(query)
+                (Series(dimension, name), moment, Counts(int(items), int(negatives), float(score), *map(int, others)))
+                for moment, dimension, name, items, negatives, score, *others in connection.execute(query)
             ]
 
     def window_items(self, series: Series, start: datetime, end: datetime, limit: int) -> list[StoredItem]:
         """The negative items of a series with an event time in [start, end), the most negative first."""
-        negative = ITEMS.c.sentiment == "negative"
         order = (ITEMS.c.sentiment_score, ITEMS.c.event_at, ITEMS.c.id)
-        query = sa.select(*_STORED_ITEM).where(_within(series, start, end), negative).order_by(*order).limit(limit)
+        query = (
+            sa.select(*_STORED_ITEM)
+            .where(_within(series, start, end), ITEMS.c.negative)
+            .order_by(*order)
+            .limit(limit)
+        )
         with self._database.read("read the items of a window") as connection:
             return [StoredItem(**row) for row in connection.execute(query).mappings()]
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -43,10 +43,10 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
-def _engine(store: Store, rejected: Rejected | None = None) -> Engine:
+def _engine(store: Store, rejected: Rejected | None = None, settings: Settings = SETTINGS) -> Engine:
     kept: Rejected = [] if rejected is None else rejected
     return Engine(
-        SETTINGS,
+        settings,
         store,
         WordScorer(),
         Metrics(),
@@ -83,9 +83,13 @@ def test_each_item_is_counted_in_its_topic_its_entities_and_everything(store: St
         _batch([_news(0, "Financials: bad day for Harrowgate"), _news(1, "Macro: fine"), _news(2, "Macro: bad")]),
         _at(3),
     )
-    assert _bucket_sums(store, EVERYTHING) == Counts(items=3, negatives=2, score=-0.5)
-    assert _bucket_sums(store, Series("topic", "Macro")) == Counts(items=2, negatives=1)
-    assert _bucket_sums(store, Series("entity", "Harrowgate")) == Counts(items=1, negatives=1, score=-0.5)
+    assert _bucket_sums(store, EVERYTHING) == Counts(items=3, negatives=2, score=-0.5, stories=3, negative_stories=2)
+    assert _bucket_sums(store, Series("topic", "Macro")) == Counts(
+        items=2, negatives=1, stories=2, negative_stories=1
+    )
+    assert _bucket_sums(store, Series("entity", "Harrowgate")) == Counts(
+        items=1, negatives=1, score=-0.5, stories=1, negative_stories=1
+    )
     assert _sample(engine, "sentiment_items_total", topic="Macro", sentiment="negative") == 1
     assert _sample(engine, "sentiment_entity_items_total", entity="Harrowgate") == 1
 
@@ -200,17 +204,49 @@ def test_batch_sizes_and_restarts_change_no_alert(
     assert [asdict(alert) for alert in found] == [asdict(alert) for alert in expected]
 
 
-def test_copies_of_a_story_are_folded_in_the_evidence_through_a_restart(store: Store) -> None:
+WORDS = ["run", "halt", "fraud", "loss", "default", "probe", "strike", "recall", "breach", "layoff", "outage", "fine"]
+
+
+def _after_a_usual_day(store: Store, told: Sequence[bytes], settings: Settings = SETTINGS) -> list[Alert]:
+    """The alerts on Financials after a day of 720 different fine stories and then, within 20 minutes, `told`."""
     usual = [_news(m, f"Financials: fine {m}") for m in range(0, 1440, 2)]
-    _engine(store).process(_batch(usual), _at(1440))
-    engine = _engine(store)
-    copies = [_news(1441 + n, "Financials: bad run", id=f"c{n}", source=f"publisher {n}") for n in range(12)]
-    engine.process(_batch(copies, start=len(usual)), _at(1460))
+    _engine(store, settings=settings).process(_batch(usual), _at(1440))
+    engine = _engine(store, settings=settings)
+    engine.process(_batch(told, start=len(usual)), _at(1460))
     engine.tick(_at(1460))
     engine.finish()
-    [alert] = [alert for alert in store.alerts() if alert.series == BANKS]
-    [story] = alert.evidence
-    assert story.copies > 1
+    return [alert for alert in store.alerts() if alert.series == BANKS]
+
+
+def _copied(stories: int, copies: int) -> list[bytes]:
+    return [
+        _news(1441 + copy / 2, f"Financials: bad {WORDS[story]}", id=f"{story}-{copy}", source=f"publisher {copy}")
+        for copy in range(copies)
+        for story in range(stories)
+    ]
+
+
+def test_copies_of_a_story_are_folded_in_the_evidence_through_a_restart(store: Store) -> None:
+    [alert] = _after_a_usual_day(store, _copied(stories=12, copies=3))
+    assert [story.copies for story in alert.evidence] == [3] * 5
+
+
+def test_copies_of_one_story_raise_no_alert_unless_items_are_counted(store: Store, tmp_path: Path) -> None:
+    one_story = _copied(stories=1, copies=12)
+    assert _after_a_usual_day(store, one_story) == []
+    items = SETTINGS.model_copy(update={"spikes": replace(SETTINGS.spikes, counting="items")})
+    with Store(f"sqlite:///{tmp_path / 'items.db'}") as other:
+        [alert] = _after_a_usual_day(other, one_story, items)
+    assert alert.observed == 12
+
+
+def test_an_item_counts_as_negative_from_the_set_probability_on(store: Store) -> None:
+    strict = SETTINGS.model_copy(update={"spikes": replace(SETTINGS.spikes, negative_from=0.9)})
+    engine = _engine(store, settings=strict)
+    engine.process(_batch([_news(0, "Financials: bad")]), _at(1))
+    counted = _bucket_sums(store, BANKS)
+    assert (counted.items, counted.negatives, counted.stories, counted.negative_stories) == (1, 0, 1, 0)
+    assert _sample(engine, "sentiment_items_total", topic="Financials", sentiment="negative") == 1
 
 
 def test_an_item_is_late_if_event_time_has_passed_it_once_it_is_stored_though_not_when_it_was_scored(

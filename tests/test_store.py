@@ -295,3 +295,25 @@ class TestRecallOnSqlite(RecallContract):
         monkeypatch.setitem(sys.modules, "psycopg", None)
         with pytest.raises(StoreError, match=r"install .* pip install 'sentiment-monitor\[postgres\]'"):
             Store("postgresql://db/news")
+
+
+def test_what_an_older_release_stored_counts_each_item_as_a_story(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'old.db'}"
+    with Store(url) as store:
+        store.commit(NEWS, [entry("a"), entry("b", score=0.5), entry("c", late=True)], [moved(3)], NOW)
+    with sqlite3.connect(tmp_path / "old.db") as old:
+        for table, column in (
+            ("items", "copy"),
+            ("items", "negative"),
+            ("buckets", "stories"),
+            ("buckets", "negative_stories"),
+        ):
+            old.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        old.execute("UPDATE alembic_version SET version_num = '0001'")
+
+    with Store(url) as store:
+        [counts] = [counts for series, _, counts in store.buckets(FIRST_TIME, LAST_TIME) if series == EVERYTHING]
+        items = store.window_items(EVERYTHING, FIRST_TIME, LAST_TIME, 10)
+
+    assert (counts.items, counts.late, counts.stories, counts.negative_stories) == (3, 1, 2, 1)
+    assert {item.id for item in items} == {"a", "c"}

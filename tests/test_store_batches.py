@@ -74,6 +74,7 @@ def entry(
         story=f"story of {name}",
         entities=entities,
         late=late,
+        negative_from=1e-9,
     )
 
 
@@ -151,9 +152,9 @@ class BatchContract:
         first, second = entry("a", 1, score=-0.5, entities=("Acme",)), entry("b", 4, score=0.25, late=True)
         assert store.commit(NEWS, [first, second], [moved(2)], NOW) == [first, second]
         assert counted(store) == {
-            (EVERYTHING, DAY): Counts(2, 1, -0.25, 1),
-            (BANKS, DAY): Counts(2, 1, -0.25, 1),
-            (ACME, DAY): Counts(1, 1, -0.5, 0),
+            (EVERYTHING, DAY): Counts(2, 1, -0.25, 1, stories=1, negative_stories=1),
+            (BANKS, DAY): Counts(2, 1, -0.25, 1, stories=1, negative_stories=1),
+            (ACME, DAY): Counts(1, 1, -0.5, 0, stories=1, negative_stories=1),
         }
         assert store.positions(NEWS, [0, 1]) == {0: 2}
         assert store.counts() == {"items": 2, "stories": 2, "alerts": 0}
@@ -162,7 +163,7 @@ class BatchContract:
         for number, (source, partition) in enumerate([(NEWS, 0), (NEWS, 1), ("file:old", 0)]):
             one = entry(f"{number}", partition=partition, score=-0.5)
             store.commit(source, [one], [moved(1, partition)], NOW)
-        assert counted(store)[BANKS, DAY] == Counts(3, 3, -1.5, 0)
+        assert counted(store)[BANKS, DAY] == Counts(3, 3, -1.5, 0, stories=3, negative_stories=3)
         assert store.positions("file:old", [0, 1]) == {0: 1}
 
     def test_buckets_are_read_from_the_start_up_to_and_without_the_end(self, store: Store) -> None:
@@ -177,7 +178,7 @@ class BatchContract:
         store.commit(NEWS, [entry("a")], [moved(1)], NOW)
         batch = [entry("c"), entry("a", score=-1), entry("b"), entry("c", score=-1), entry("a", partition=1)]
         assert store.commit(NEWS, batch, [moved(5, by=4), moved(1, 1)], NOW) == [batch[0], batch[2]]
-        assert counted(store)[EVERYTHING, DAY] == Counts(3, 3, -1.5, 0)
+        assert counted(store)[EVERYTHING, DAY] == Counts(3, 3, -1.5, 0, stories=3, negative_stories=3)
         assert store.positions(NEWS, [0, 1]) == {0: 5, 1: 1}
 
     def test_an_entity_named_twice_counts_once(self, store: Store) -> None:
@@ -268,10 +269,10 @@ class BatchContract:
             after = counted(store)
         sums: defaultdict[tuple[Series, datetime], Counts] = defaultdict(Counts, before)
         for one in stored.values():
-            negative = one.scored.sentiment == "negative"
+            negative, story = one.negative, not one.late
             for series in set(one.series):
-                late = (one.late, one.late and negative)
-                sums[series, bucket_start(one.event_at)] += Counts(1, negative, one.scored.sentiment_score, *late)
+                others = (one.late, one.late and negative, story, story and negative)
+                sums[series, bucket_start(one.event_at)] += Counts(1, negative, one.scored.sentiment_score, *others)
         assert after == {
             key: replace(counts, score=pytest.approx(counts.score, abs=1e-9)) for key, counts in sums.items()
         }
@@ -294,7 +295,7 @@ class BatchContract:
         assert killed.returncode == -signal.SIGKILL
         with Store(url) as store:
             assert store.positions(NEWS, [0]) == {0: 1}
-            assert counted(store)[ACME, DAY] == Counts(1, 1, -0.5, 0)
+            assert counted(store)[ACME, DAY] == Counts(1, 1, -0.5, 0, stories=1, negative_stories=1)
             assert store.commit(NEWS, [entry("a"), entry("b")], [moved(2, by=1)], NOW) == [entry("b")]
 
     def test_copies_of_items_that_workers_store_at_once_are_counted_once(self, url: str) -> None:
