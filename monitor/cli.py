@@ -19,7 +19,8 @@ from rich.console import Console
 
 from monitor import __version__, config
 from monitor.output import Misuse, errors, progress_bar, written
-from monitor.records import MonitorError, NewsItem, RawRecord, RecordError, Scored, parse
+from monitor.records import MonitorError, NewsItem, RawRecord, RecordError, Scored
+from monitor.wire import parse
 
 if TYPE_CHECKING:
     from monitor.model.explain import Explainer

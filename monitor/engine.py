@@ -26,13 +26,13 @@ from monitor.records import (
     Scored,
     Series,
     bucket_start,
-    parse,
 )
 from monitor.spikes import Detector
 from monitor.store import Store
 from monitor.stories import Stories
 from monitor.trends import Trends, Watermark
 from monitor.watchlist import Watchlist
+from monitor.wire import parse
 
 FUTURE: Final = timedelta(minutes=5)
 

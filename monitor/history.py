@@ -16,9 +16,9 @@ from monitor.records import (
     RawRecord,
     RecordError,
     bucket_start,
-    parse,
 )
 from monitor.sources.files import read_records
+from monitor.wire import parse
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from monitor.config import FileSettings
-from monitor.records import MAX_BODY_CHARS, MAX_RECORD_BYTES, Batch, PositionUpdate, RawRecord, RecordError, parse
+from monitor.records import Batch, PositionUpdate, RawRecord, RecordError
 from monitor.sources import SourceError
 from monitor.sources.files import FileSource, read_records
+from monitor.wire import MAX_BODY_CHARS, MAX_RECORD_BYTES, parse
 
 HEADER = b"title,published_at,body\n"
 ROW = b"Bank fails,2023-03-10T16:42:07Z,Depositors ran.\n"

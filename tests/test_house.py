@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("monitor", "pipelines")
 
 # Each layer may import the ones before it, and no other part of its own.
-FOUNDATIONS = {"monitor", "monitor.records", "monitor.config", "monitor.entities"}
+FOUNDATIONS = {"monitor", "monitor.records", "monitor.wire", "monitor.config", "monitor.entities"}
 MODEL = ("network", "encoder", "checkpoint", "quantize", "text", "export", "backends", "scorer", "explain")
 PARTS = {
     "sources": {"monitor.sources", "monitor.sources.files", "monitor.sources.kafka", "monitor.sources.publisher"},

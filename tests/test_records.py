@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.records import RecordError, bucket_start, parse, window_name
+from monitor.records import RecordError, bucket_start, window_name
+from monitor.wire import parse
 
 
 def _raw(**keys: Any) -> bytes:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import monitor
-from monitor.records import NewsItem, parse
+from monitor.records import NewsItem
+from monitor.wire import parse
 
 SCENARIO = Path(monitor.__file__).parent / "scenario" / "newsday.jsonl"
 DAY_START = datetime(2026, 3, 12, tzinfo=UTC)

@@ -12,8 +12,9 @@ from typing import BinaryIO, Final
 from selectolax.lexbor import LexborHTMLParser
 
 from monitor.config import FileSettings
-from monitor.records import MAX_BODY_CHARS, MAX_RECORD_BYTES, Batch, PositionUpdate, RawRecord, RecordError
+from monitor.records import Batch, PositionUpdate, RawRecord, RecordError
 from monitor.sources import ReadPositions, SourceError
+from monitor.wire import MAX_BODY_CHARS, MAX_RECORD_BYTES
 
 KEYS: Final = ("id", "title", "published_at", "body", "source", "url", "language")
 """The news record's keys, which CSV columns can be mapped to."""

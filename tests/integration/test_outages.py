@@ -14,9 +14,10 @@ import pytest
 from monitor.config import FileSettings, HttpSettings, KafkaSettings, Settings, SourceSettings, StoreSettings
 from monitor.daemon import Daemon
 from monitor.metrics import Metrics
-from monitor.records import BUCKET, EVERYTHING, Counts, bucket_start, parse
+from monitor.records import BUCKET, EVERYTHING, Counts, bucket_start
 from monitor.sources.publisher import Publisher
 from monitor.store import Store
+from monitor.wire import parse
 from tests.integration.servers import Kafka, PostgreSQL, free_port
 from tests.support import until
 

@@ -1,0 +1,129 @@
+"""The only parser of the news record's wire format."""
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from monitor.records import NewsItem, RecordError, digest
+
+MAX_RECORD_BYTES: Final = 1 << 20
+MAX_TITLE_CHARS: Final = 1_000
+MAX_BODY_CHARS: Final = 100_000
+MAX_ID_CHARS: Final = 256
+MAX_FIELD_CHARS: Final = 2_048
+YEARS: Final = range(1900, 2201)
+"""Of `published_at`. Dates outside stand for "no date" somewhere, such as the year 1."""
+
+
+def parse(raw: bytes) -> NewsItem:
+    """Read one news record: a JSON object in UTF-8, as the README's table of the record describes it.
+
+    Raises:
+        RecordError: the record breaks the contract. Nothing else is raised, whatever the bytes.
+    """
+    if len(raw) > MAX_RECORD_BYTES:
+        raise RecordError("too_large", f"record is {len(raw):,} bytes, at most {MAX_RECORD_BYTES:,} are accepted")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RecordError("not_utf8", f"byte {error.start} of the record is not UTF-8") from error
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RecordError("not_json", f"record is not JSON: {error} in {_shown(text)}") from error
+    if not isinstance(data, dict):
+        raise RecordError("not_object", f"record is {_kind(data)}, expected a JSON object: {_shown(text)}")
+
+    title = _title(data)
+    published_at = _time(data)
+    source = _text(data, "source", MAX_FIELD_CHARS)
+    url = _text(data, "url", MAX_FIELD_CHARS)
+    if url is not None and not url.lower().startswith(("http://", "https://")):
+        raise RecordError("bad_value", f"url: {_shown(url)} is not an http or https link")
+    language = _text(data, "language", MAX_FIELD_CHARS)
+    if language is not None and not _BCP47.fullmatch(language):
+        raise RecordError("bad_value", f"language: {_shown(language)} is not a BCP 47 tag such as en or pt-BR")
+    body = _text(data, "body", MAX_BODY_CHARS)
+    item_id = _text(data, "id", MAX_ID_CHARS)
+    if item_id is None:
+        item_id = digest(source or "", url or title, published_at.isoformat())
+    return NewsItem(item_id, title, published_at, body, source, url, language)
+
+
+_BCP47 = re.compile(r"[A-Za-z]{1,8}(-[A-Za-z0-9]{1,8})*")
+_RFC3339 = re.compile(
+    r"(?P<date>\d{4}-\d{2}-\d{2})[Tt ](?P<minute>\d{2}:\d{2}):(?P<second>\d{2})(?P<fraction>\.\d+)?"
+    r"(?P<offset>[Zz]|[+-]\d{2}:\d{2})?",
+    re.ASCII,
+)
+
+
+def _title(data: dict[str, object]) -> str:
+    title = _text(data, "title", MAX_TITLE_CHARS)
+    if title is None:
+        if "title" in data:
+            raise RecordError("bad_value", f"title: {_shown(data['title'])} has no text")
+        raise RecordError("missing", f"title: missing; the record has the keys {_shown(sorted(data))}")
+    return title
+
+
+def _text(data: dict[str, object], key: str, max_chars: int) -> str | None:
+    """The trimmed text under `key`; None where it is absent, null or blank."""
+    value = data.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise RecordError("wrong_type", f"{key}: {_shown(value)} is {_kind(value)}, expected text")
+    if "\0" in value:
+        raise RecordError("nul", f"{key}: {_shown(value)} has a NUL character")
+    value = value.strip()
+    if len(value) > max_chars:
+        raise RecordError(
+            "bad_value",
+            f"{key}: {len(value):,} characters, at most {max_chars:,} are accepted: {_shown(value)}",
+        )
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RecordError("bad_value", f"{key}: {_shown(value)} has half of a surrogate pair") from error
+    return value or None
+
+
+def _time(data: dict[str, object]) -> datetime:
+    value = _text(data, "published_at", MAX_FIELD_CHARS)
+    if value is None:
+        raise RecordError("missing", f"published_at: missing; the record has the keys {_shown(sorted(data))}")
+    match = _RFC3339.fullmatch(value)
+    expected = "expected RFC 3339 with an offset, e.g. 2023-03-10T16:42:07Z"
+    if match is None:
+        raise RecordError("bad_value", f"published_at: {_shown(value)} is not a time, {expected}")
+    if match["offset"] is None:
+        raise RecordError("bad_value", f"published_at: {_shown(value)} has no offset, {expected}")
+    # datetime knows no 60th second: a leap second becomes the start of the next minute.
+    leap = match["second"] == "60"
+    second = "59" if leap else match["second"]
+    fraction = "" if leap else (match["fraction"] or "")[:7]
+    try:
+        moment = datetime.fromisoformat(
+            f"{match['date']}T{match['minute']}:{second}{fraction}{match['offset'].upper()}"
+        )
+        moment = (moment + timedelta(seconds=leap)).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise RecordError(
+            "bad_value", f"published_at: {_shown(value)} is no real time ({error}), {expected}"
+        ) from error
+    if moment.year not in YEARS:
+        raise RecordError("bad_value", f"published_at: {_shown(value)} is not in the years {YEARS[0]} to {YEARS[-1]}")
+    return moment
+
+
+def _shown(value: object, max_chars: int = 120) -> str:
+    """A value as an error message shows it: one line, escaped, cut."""
+    text = ascii(value) if not isinstance(value, str) else ascii(value[: max_chars + 1])
+    return text if len(text) <= max_chars else text[: max_chars - 3] + "..."
+
+
+def _kind(value: object) -> str:
+    names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list"}
+    return "null" if value is None else names.get(type(value), "an object")
