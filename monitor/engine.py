@@ -184,6 +184,7 @@ class Engine:
         started = time.perf_counter()
         entries = self.store.commit(self.source, prepared.entries, prepared.positions, now)
         self.metrics.commit_seconds.observe(time.perf_counter() - started)
+        self._stories.settle(entry.story for entry in entries)
         for entry in entries:
             if entry.late:
                 self.trends.amend(entry)
@@ -215,8 +216,9 @@ class Engine:
         if watermark is None:
             return []
         self.metrics.watermark.set(watermark.timestamp())
+        self._stories.advance(bucket_start(watermark))
         if self.store.evaluator_lock():
-            return self._evaluate(bucket_start(watermark))
+            return self._evaluation.advance(bucket_start(watermark))
         self._evaluation.stand_by()
         return []
 
@@ -227,7 +229,7 @@ class Engine:
             return []
         end = bucket_start(max(newest)) + BUCKET
         self._watermark.reach(end)
-        return self._evaluate(end)
+        return self._evaluation.advance(end)
 
     @property
     def open_alerts(self) -> tuple[Alert, ...]:
@@ -254,9 +256,8 @@ class Engine:
             return
         newest = [clock.newest_event_at for clock in self.store.clocks(self.source).values() if clock.newest_event_at]
         if newest:
-            since = max(newest) - timedelta(hours=self._settings.trends.story_hours)
-            for title, story, event_at in self.store.recent_stories(since):
-                self._stories.restore(title, story, event_at)
+            since = self._stories.advance(self._watermark.at or max(newest))
+            self._stories.restore(self.store.recent_stories(since))
         self._stories_restored = True
 
     def _touch(self, behind: Collection[int], now: datetime) -> None:
@@ -264,8 +265,3 @@ class Engine:
         if due := [partition for partition in behind if now - self._touched.get(partition, now - every) >= every]:
             self.store.touch(self.source, sorted(due), now)
             self._touched |= dict.fromkeys(due, now)
-
-    def _evaluate(self, end: datetime) -> list[Alert]:
-        changed = self._evaluation.advance(end)
-        self._stories.forget(end - timedelta(hours=2 * self._settings.trends.story_hours))
-        return changed
