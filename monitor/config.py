@@ -6,9 +6,9 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic_settings import (
     BaseSettings,
@@ -18,33 +18,36 @@ from pydantic_settings import (
 )
 
 from monitor.entities import EntitiesSettings, EntitySettings, closest, first_repeated, read_entities
-from monitor.records import Counting, MonitorError
+from monitor.records import MonitorError
+from monitor.spike_settings import STRICT, SpikeSettings, Windows
+
+__all__ = [
+    "AlertSettings",
+    "ConfigError",
+    "EntitySettings",
+    "FileSettings",
+    "HttpSettings",
+    "KafkaSettings",
+    "LogSettings",
+    "ModelSettings",
+    "Settings",
+    "SourceSettings",
+    "SpikeSettings",
+    "StoreSettings",
+    "TrendSettings",
+    "defaults",
+    "documented",
+    "load",
+]
 
 ENV_PREFIX = "SENTIMENT_"
-_STRICT = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
 class ConfigError(MonitorError):
     """A setting is wrong; the message names the file or variable, the key, its value and what is expected."""
 
 
-def _bucketed(minutes: int) -> int:
-    if minutes % 5:
-        raise ValueError("must be a multiple of the 5-minute bucket")
-    return minutes
-
-
-def _ascending(windows: tuple[int, ...]) -> tuple[int, ...]:
-    if list(windows) != sorted(set(windows)):
-        raise ValueError("must ascend, each window once")
-    return windows
-
-
-WindowMinutes = Annotated[int, Field(ge=5, le=7 * 24 * 60), AfterValidator(_bucketed)]
-Windows = Annotated[tuple[WindowMinutes, ...], Field(min_length=1), AfterValidator(_ascending)]
-
-
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class KafkaSettings:
     """Where news comes from when `source.kind` is `kafka`."""
 
@@ -73,7 +76,7 @@ class KafkaSettings:
     ssl_keyfile: Path | None = Field(default=None, description="this client's private key (PEM)")
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class FileSettings:
     """Where news comes from when `source.kind` is `file`."""
 
@@ -90,7 +93,7 @@ class FileSettings:
     )
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class SourceSettings:
     """What is read, and in what batches."""
 
@@ -103,7 +106,7 @@ class SourceSettings:
     )
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class ModelSettings:
     """The model that scores."""
 
@@ -126,7 +129,7 @@ class ModelSettings:
     )
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class StoreSettings:
     """The database."""
 
@@ -137,7 +140,7 @@ class StoreSettings:
     keep_days: int = Field(default=400, ge=30, description="days that items, buckets and resolved alerts are kept")
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class TrendSettings:
     """Event time: windows and lateness."""
 
@@ -153,60 +156,18 @@ class TrendSettings:
     story_hours: int = Field(default=48, ge=1, description="how long copies of one story are recognised")
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
-class SpikeSettings:
-    """When negative news is more than a series' own history explains."""
-
-    counting: Counting = Field(
-        default="stories", description="`stories`: a story counts once, however many copies tell it; or `items`"
-    )
-    negative_from: float = Field(
-        default=0.55,
-        gt=0,
-        le=1,
-        description="P(negative) from which an item counts as negative; 85 % of what passes 0.55 is",
-    )
-
-    windows_minutes: Windows = Field(
-        default=(15, 60, 180), description="windows that are compared with their baseline"
-    )
-    half_life_hours: float = Field(default=24.0, gt=0, description="half-life of the usual negative share")
-    prior_items: float = Field(
-        default=30.0,
-        gt=0,
-        description="how many items the pooled share of all series weighs in each series' own",
-    )
-    prior_share: float = Field(default=0.2, gt=0, lt=1, description="negative share assumed before anything was seen")
-    overdispersion: tuple[float, ...] = Field(
-        default=(0.02, 0.01, 0.005),
-        description="correlation between a window's items, by window; the last also serves longer windows",
-    )
-    min_negatives: int = Field(
-        default=5, ge=1, description="fewest negative items in a window that can open an alert"
-    )
-    min_ratio: float = Field(
-        default=1.3, ge=1, description="how many times the expected negatives there must be, at least"
-    )
-    open_p: float = Field(default=1e-4, gt=0, lt=1, description="p-value at or below which an alert opens")
-    critical_p: float = Field(default=1e-6, gt=0, lt=1, description="p-value at or below which it is critical")
-    resolve_p: float = Field(
-        default=0.05, gt=0, lt=1, description="p-value that the two shortest windows must exceed ..."
-    )
-    resolve_after_minutes: WindowMinutes = Field(
-        default=30, description="... for this long before the alert resolves"
-    )
-    baseline_days: int = Field(
-        default=14, ge=1, description="days of buckets that the baseline is rebuilt from at start"
-    )
-
-
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class AlertSettings:
     """Where alerts go."""
 
     alertmanager_urls: tuple[str, ...] = Field(
         default=(),
         description="Alertmanagers to deliver to, e.g. `http://localhost:9093`; none: log and store only",
+    )
+    false_alarms_per_week: float = Field(
+        default=1.0,
+        gt=0,
+        description="how many false alarms of negative share all series together may raise in a week, about",
     )
     repeat_s: int = Field(
         default=60, ge=5, description="how often an open alert is sent again, so that it does not expire"
@@ -215,7 +176,7 @@ class AlertSettings:
     timeout_s: float = Field(default=3.0, gt=0, description="longest that one delivery may take, seconds")
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class HttpSettings:
     """Where `/metrics`, `/healthz` and `/readyz` are served."""
 
@@ -224,7 +185,7 @@ class HttpSettings:
     external_url: str | None = Field(default=None, description="how people reach it, for links in alerts")
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class LogSettings:
     """What is written to standard error."""
 
@@ -269,12 +230,15 @@ class Settings(BaseSettings):
                 f"kafka.security_protocol is {kafka.security_protocol!r}, which also needs "
                 f"kafka.sasl_mechanism, kafka.sasl_username and kafka.sasl_password"
             )
-        history_hours = 24 * self.spikes.baseline_days
-        if history_hours < max(6 * self.spikes.half_life_hours, self.spikes.windows_minutes[-1] / 60):
+        spikes = self.spikes
+        history_hours = 24 * spikes.baseline_days
+        if history_hours < max(
+            6 * spikes.half_life_hours, 4 * 24 * spikes.learning_days, spikes.windows_minutes[-1] / 60
+        ):
             raise ValueError(
-                f"spikes.baseline_days is {self.spikes.baseline_days}, too few to rebuild a baseline after a "
-                f"restart; set at least six times spikes.half_life_hours ({self.spikes.half_life_hours:g}), and "
-                f"the longest window"
+                f"spikes.baseline_days is {spikes.baseline_days}, too few to rebuild a baseline after a "
+                f"restart; set at least six times spikes.half_life_hours ({spikes.half_life_hours:g}), four times "
+                f"spikes.learning_days ({spikes.learning_days:g}), and the longest window"
             )
         if self.store.keep_days < self.spikes.baseline_days:
             raise ValueError(

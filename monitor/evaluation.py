@@ -100,7 +100,7 @@ class Evaluation:
         self._trends = Trends(
             sorted({*self._settings.trends.windows_minutes, *self._settings.spikes.windows_minutes})
         )
-        self._detector = Detector(self._settings.spikes)
+        self._detector = Detector(self._settings.spikes, self._settings.alerts.false_alarms_per_week)
         self._alerts = AlertBook(self._store.open_alerts())
         self._through = None
 

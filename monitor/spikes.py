@@ -1,185 +1,162 @@
-"""The detector: are a window's items worse than the series' own history explains?
+"""The detector: names, gates and thresholds around the two ways of judging a series.
 
-It compares shares, not volumes: a busy day with the usual mix stays silent. Per closed bucket with n items, k of
-them negative, and per series:
-
-- usual share  p = (K + w g) / (N + w): K and N are the series' decayed sums of negatives and items, g the share of
-  the whole stream, and w the items that g weighs in each series, so that thin history leans on the others'. A
-  bucket enters K with at most n p + 3 sqrt(n p (1 - p)) + 1 negatives, so that a spike does not teach itself in.
-- a window of N_w items expects E negatives, the sum of n p over its buckets, each with the p of its time.
-- news comes in clusters and p is an estimate, so the variance is phi times a binomial's, with
-  phi = 1 + (N_w - 1) rho_w + N_w / (N + w).
-- the p-value of X negatives is the upper tail of a binomial of N_w / phi items, written with the regularised
-  incomplete beta function so that it holds for fractions: I_P(X / phi, (N_w - X) / phi + 1), P = E / N_w.
-  (Abramowitz and Stegun, Handbook of Mathematical Functions, 26.5.24, for the binomial tail; the division by phi is
-  quasi-likelihood: McCullagh and Nelder, Generalized Linear Models, 4.5.)
+`monitor/shares.py` asks whether a window's items are worse than usual, `monitor/volumes.py` whether more came than
+usual. How small a p-value must be to open an alert follows from how many false alarms a week people can bear, over
+all series: `p_threshold`.
 """
 
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from monitor.config import SpikeSettings
-from monitor.records import BUCKET, EVERYTHING, Counts, Reading, Series, Severity
+from monitor.records import EVERYTHING, Counts, Reading, Series, Severity
+from monitor.shares import Floats, Shares
+from monitor.spells import Spells
+from monitor.volumes import Volumes
 
-Floats = NDArray[np.float64]
+OPEN_P: Final = 1e-4
+"""Where alerts open if nothing else is asked for."""
+
+# False alarms that a series raises in a week at OPEN_P, by its items a bucket, and how they grow with the threshold:
+# alarms(p) = alarms(OPEN_P) (p / OPEN_P) ** SLOPE. Fitted on scenario B of pipelines/simulation.py, in which news
+# comes in clusters; `python -m pipelines.alert_quality` prints them anew beside what was counted.
+CALIBRATED_RATES: Final = (0.36, 1.1, 3.6, 11.0, 36.0, 110.0)
+CALIBRATED_ALARMS: Final = (0.004, 0.02, 0.047, 0.075, 0.099, 0.118)
+SLOPE: Final = 0.85
+THRESHOLDS: Final = (1e-8, 1e-3)
+"""The least and the largest p-value that `p_threshold` gives: beyond them nothing was calibrated."""
+
+
+def alarms_per_week(rates: Floats, p: float = OPEN_P) -> Floats:
+    """False alarms of negative share that series raise in a week at a p-value threshold, (series,).
+
+    Args:
+        rates: (series,), items a bucket. Below the least calibrated rate alarms are taken to fall with it.
+    """
+    known = np.interp(np.log(np.maximum(rates, CALIBRATED_RATES[0])), np.log(CALIBRATED_RATES), CALIBRATED_ALARMS)
+    sparse = np.minimum(rates / CALIBRATED_RATES[0], 1.0)
+    alarms: Floats = known * sparse * (p / OPEN_P) ** SLOPE
+    return alarms
+
+
+def p_threshold(false_alarms_per_week: float, rates: Floats) -> float:
+    """The p-value at which all series together raise this many false alarms a week, within `THRESHOLDS`.
+
+    Args:
+        rates: (series,), items a bucket of each.
+    """
+    at_open_p = float(alarms_per_week(rates).sum())
+    least, largest = THRESHOLDS
+    if at_open_p <= 0:
+        return largest
+    return float(np.clip(OPEN_P * (false_alarms_per_week / at_open_p) ** (1 / SLOPE), least, largest))
 
 
 class Detector:
     """Every series' baseline, windows and state, advanced one bucket at a time; free of clock, I/O and randomness.
 
-    Feeding the same buckets again gives the same state, which is how it is rebuilt after a restart.
+    Feeding the same buckets again gives the same state, which is how it is rebuilt after a restart: what lies further
+    back than `baseline_days` weighs next to nothing.
+
+    Args:
+        false_alarms_per_week: how many all series together may raise; sets the p-value at which alerts open, unless
+            the settings have `open_p`. None: `OPEN_P`.
+
+    Attributes:
+        open_p: the p-value at or below which an alert opened at the last step.
+        least: (series,), p-values of negative share at the last step, over all windows that pass the gates.
     """
 
-    def __init__(self, settings: SpikeSettings) -> None:
+    def __init__(self, settings: SpikeSettings, false_alarms_per_week: float | None = None) -> None:
         self.settings = settings
-        self._spans = np.array([timedelta(minutes=m) // BUCKET for m in settings.windows_minutes])
-        rho = settings.overdispersion
-        self._rho = np.array([rho[min(i, len(rho) - 1)] for i in range(len(self._spans))])
-        self._decay = 0.5 ** (BUCKET / timedelta(hours=settings.half_life_hours))
-        self._calm_steps_needed = timedelta(minutes=settings.resolve_after_minutes) // BUCKET
+        self._false_alarms_per_week = false_alarms_per_week
         self._rows: dict[Series, int] = {}
-        self._step = 0
-        # K and N, (series,)
-        self._usual_negatives = np.zeros(0)
-        self._usual_items = np.zeros(0)
-        # Sums from the first step to each of the last ones: items, negatives, expected; (3, ring, series).
-        self._ring = int(self._spans.max()) + 1
-        self._sums = np.zeros((3, self._ring, 0))
-        self._firing = np.zeros(0, dtype=bool)
-        self._calm_steps = np.zeros(0, dtype=np.int64)
-        self._p_values = np.ones((len(self._spans), 0))
+        self.shares = Shares(settings)
+        self.volumes = Volumes(settings)
+        self.spells = Spells(resolve_after_minutes=settings.resolve_after_minutes)
+        self.open_p = settings.open_p or OPEN_P
+        self.least: Floats = np.ones(0)
+        self.admit([EVERYTHING])
 
-    def update(self, counts: Mapping[Series, Counts]) -> list[Reading]:
+    def update(self, counts: Mapping[Series, Counts], at: datetime | None = None) -> list[Reading]:
         """Advance by one closed bucket; gives a reading for every series that is in a spike, or just left one.
 
         Args:
             counts: what the bucket holds; a series that is missing had no items.
+            at: when the bucket starts. With it volumes are judged too, and their readings, which are
+                `VolumeReading`, follow those of negative share.
         """
-        self._admit([EVERYTHING, *counts])
+        self.admit(counts)
         items, negatives = np.zeros((2, len(self._rows)))
         for series, count in counts.items():
             row = self._rows[series]
             # What came late may not alert, neither now nor when this bucket is read again after a restart.
             items[row], negatives[row] = count.items - count.late, count.negatives - count.late_negatives
-
-        share = self._usual_share()
-        now, before = self._step % self._ring, (self._step - 1) % self._ring
-        self._sums[:, now] = self._sums[:, before] + (items, negatives, items * share)
-        self._step += 1
-        window_items, observed, expected = self._windows()  # each (windows, series)
-        self._p_values = self._tail(window_items, observed, expected)
-
-        settings = self.settings
-        enough = (observed >= settings.min_negatives) & (observed >= settings.min_ratio * expected)
-        gated = np.where(enough, self._p_values, 1.0)
-        best = gated.argmin(axis=0)
-        least = gated.min(axis=0)
-        calm = (self._p_values[:2] > settings.resolve_p).all(axis=0)
-        self._calm_steps = np.where(calm, self._calm_steps + 1, 0)
-        was_firing = self._firing
-        resolved = was_firing & (self._calm_steps >= self._calm_steps_needed)
-        self._firing = (was_firing & ~resolved) | (least <= settings.open_p)
-
-        self._learn(items, negatives, share)
+        window = self.advance(items, negatives, at)
         names = list(self._rows)
-        return [
-            self._reading(names[row], row, int(best[row]), float(least[row]))
-            for row in map(int, np.flatnonzero(was_firing | self._firing))
+        readings: list[Reading] = [
+            self._reading(names[row], row, int(window[row]))
+            for row in map(int, np.flatnonzero(self.spells.before | self.spells.firing))
         ]
+        return readings if at is None else readings + list(self.volumes.readings(names))
+
+    def admit(self, series: Iterable[Series]) -> None:
+        """Give rows to the series that have none yet, in their order; the series of everything has row 0."""
+        new = [name for name in dict.fromkeys(series) if name not in self._rows]
+        if not new:
+            return
+        self._rows |= {name: len(self._rows) + index for index, name in enumerate(new)}
+        for part in (self.shares, self.volumes, self.spells):
+            part.grow(len(new))
+
+    def advance(self, items: Floats, negatives: Floats, at: datetime | None = None) -> NDArray[np.int64]:
+        """Advance by one closed bucket, without readings; gives the window that speaks most clearly, (series,).
+
+        Args:
+            items, negatives: (series,), by row.
+            at: as in `update`.
+        """
+        self.shares.advance(items, negatives)
+        if at is not None:
+            self.volumes.advance(items, negatives, at)
+        if self.settings.open_p is None and self._false_alarms_per_week is not None:
+            self.open_p = p_threshold(self._false_alarms_per_week, self.shares.rates())
+        self.least, window = self.shares.least()
+        self.spells.advance(self.least <= self.open_p, self.shares.calm())
+        return window
 
     def p_value(self, series: Series) -> float:
         """The least p-value over the windows at the last step, before the gates; 1 for a series without items."""
         row = self._rows.get(series)
-        return 1.0 if row is None else float(self._p_values[:, row].min())
+        return 1.0 if row is None else float(self.shares.together(self.shares.p_values[:, row].min()))
 
     def expected(self, series: Series, window_minutes: int) -> float:
         """The negatives that were usual for the items of one of the settings' windows; 0 for an unknown series."""
         row = self._rows.get(series)
         window = self.settings.windows_minutes.index(window_minutes)
-        return 0.0 if row is None or not self._step else float(self._windows()[2, window, row])
+        return 0.0 if row is None else float(self.shares.expected[window, row])
 
     def usual_share(self, series: Series) -> float:
         """The share of this series' items that is usually negative, as the next bucket will be judged."""
-        row = self._rows.get(series, self._rows.get(EVERYTHING))
-        return self.settings.prior_share if row is None else float(self._usual_share()[row])
+        return float(self.shares.usual_share()[self._rows.get(series, 0)])
 
-    def _admit(self, series: list[Series]) -> None:
-        new = [name for name in dict.fromkeys(series) if name not in self._rows]
-        if not new:
-            return
-        for name in new:
-            self._rows[name] = len(self._rows)
-        grow = (0, len(new))
-        self._usual_negatives = np.pad(self._usual_negatives, grow)
-        self._usual_items = np.pad(self._usual_items, grow)
-        self._sums = np.pad(self._sums, ((0, 0), (0, 0), grow))
-        self._firing = np.pad(self._firing, grow)
-        self._calm_steps = np.pad(self._calm_steps, grow)
-
-    def _usual_share(self) -> Floats:
-        """p of every series, (series,)."""
-        weight = self.settings.prior_items
-        everything = self._rows[EVERYTHING]
-        pooled = (self._usual_negatives[everything] + weight * self.settings.prior_share) / (
-            self._usual_items[everything] + weight
-        )
-        return np.asarray((self._usual_negatives + weight * pooled) / (self._usual_items + weight), dtype=np.float64)
-
-    def _windows(self) -> Floats:
-        """Items, negatives and expected negatives in each window that ends now, (3, windows, series)."""
-        end = (self._step - 1) % self._ring
-        starts = (self._step - 1 - self._spans) % self._ring
-        sums: Floats = self._sums[:, end, None, :] - self._sums[:, starts, :]
-        return sums
-
-    def _tail(self, items: Floats, observed: Floats, expected: Floats) -> Floats:
-        """P(at least `observed` negatives if all is as usual), (windows, series)."""
-        spread = self._spread(items)
-        share = np.divide(expected, items, out=np.zeros_like(items), where=items > 0)
-        p = special.betainc(
-            np.maximum(observed, 1e-9) / spread, (items - observed) / spread + 1, np.clip(share, 0.0, 1.0)
-        )
-        return np.where(observed > 0, p, 1.0)
-
-    def _spread(self, items: Floats) -> Floats:
-        """phi: how many times a binomial's the variance of a window's negatives is, (windows, series)."""
-        weight = self.settings.prior_items
-        spread: Floats = 1 + np.maximum(items - 1, 0) * self._rho[:, None] + items / (self._usual_items + weight)
-        return spread
-
-    def _learn(self, items: Floats, negatives: Floats, share: Floats) -> None:
-        cap = items * share + 3 * np.sqrt(items * share * (1 - share)) + 1
-        self._usual_negatives = self._usual_negatives * self._decay + np.minimum(negatives, cap)
-        self._usual_items = self._usual_items * self._decay + items
-
-    def _reading(self, series: Series, row: int, window: int, p_value: float) -> Reading:
-        items, observed, expected = self._windows()[:, window, row]
-        settings = self.settings
+    def _reading(self, series: Series, row: int, window: int) -> Reading:
+        p_value = float(self.least[row])
         severity: Severity | None = None
-        if p_value <= settings.open_p:
-            severity = "critical" if p_value <= settings.critical_p else "warning"
+        if p_value <= self.open_p:
+            severity = "critical" if p_value <= min(self.settings.critical_p, self.open_p / 100) else "warning"
         return Reading(
             series=series,
-            window_minutes=settings.windows_minutes[window],
-            observed=round(observed),
-            items=round(items),
-            expected=float(expected),
-            band=self._band(float(items), float(expected), float(self._spread(self._windows()[0])[window, row])),
+            window_minutes=self.settings.windows_minutes[window],
+            observed=round(self.shares.observed[window, row]),
+            items=round(self.shares.items[window, row]),
+            expected=float(self.shares.expected[window, row]),
+            band=self.shares.band(window, row),
             p_value=p_value,
-            firing=bool(self._firing[row]),
+            firing=bool(self.spells.firing[row]),
             severity=severity,
         )
-
-    @staticmethod
-    def _band(items: float, expected: float, spread: float) -> tuple[float, float]:
-        """The central 95 % of the usual number of negatives: a beta distribution with the same mean and variance."""
-        if items <= 0 or not 0 < expected < items:
-            return (expected, expected)
-        share = expected / items
-        size = max(items / spread - 1, 1e-3)
-        low, high = special.betaincinv(share * size, (1 - share) * size, [0.025, 0.975])
-        return (items * float(low), items * float(high))

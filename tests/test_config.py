@@ -15,7 +15,7 @@ def _load(tmp_path: Path, text: str) -> config.Settings:
 
 
 def test_without_a_file_every_setting_has_its_default() -> None:
-    assert config.load().spikes.open_p == 1e-4
+    assert config.load().spikes.open_p is None
 
 
 def test_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,7 +38,9 @@ def test_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.Monk
         ("spikes = [\n", r"monitor\.toml: not TOML: "),
         ('[source]\nkind = "file"\n', r'source\.kind is "file" but file\.path is not set'),
         ('[kafka]\nsecurity_protocol = "SASL_SSL"\n', r"also needs kafka\.sasl_mechanism"),
-        ("[spikes]\nhalf_life_hours = 168\n", r"spikes\.baseline_days is 14, too few .*at least six times"),
+        ("[spikes]\nhalf_life_hours = 168\n", r"spikes\.baseline_days is 28, too few .*at least six times"),
+        ("[spikes]\nlearning_days = 10\n", r"spikes\.baseline_days is 28, .*four times spikes\.learning_days \(10\)"),
+        ("[spikes]\nvolume_z = 20\n", r"spikes: .*volume_critical_z is 13, less than volume_z \(20\)"),
         ("[store]\nkeep_days = 30\n[spikes]\nbaseline_days = 60\n", r"store\.keep_days is 30, less than spikes"),
         ('[[watchlist]]\nname = "A"\n[[watchlist]]\nname = "a"\n', r"watchlist names 'a' twice"),
         (

@@ -9,7 +9,14 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("monitor", "pipelines")
 
 # Each layer may import the ones before it, and no other part of its own.
-FOUNDATIONS = {"monitor", "monitor.records", "monitor.wire", "monitor.config", "monitor.entities"}
+FOUNDATIONS = {
+    "monitor",
+    "monitor.records",
+    "monitor.wire",
+    "monitor.config",
+    "monitor.entities",
+    "monitor.spike_settings",
+}
 MODEL = ("network", "encoder", "checkpoint", "quantize", "text", "export", "backends", "scorer", "explain")
 PARTS = {
     "sources": {"monitor.sources", "monitor.sources.files", "monitor.sources.kafka", "monitor.sources.publisher"},
@@ -18,7 +25,7 @@ PARTS = {
     "stories": {"monitor.stories"},
     "watchlist": {"monitor.watchlist"},
     "trends": {"monitor.trends"},
-    "spikes": {"monitor.spikes"},
+    "spikes": {"monitor.spikes", "monitor.shares", "monitor.volumes", "monitor.spells"},
     "alerting": {"monitor.alerting"},
     "metrics": {"monitor.metrics"},
 }

@@ -1,14 +1,23 @@
 """The detector, on timelines whose spikes are known."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from monitor.config import SpikeSettings
-from monitor.records import EVERYTHING, Counts, Reading, Series
-from monitor.spikes import Detector
+from monitor.records import BUCKET, EVERYTHING, Counts, Reading, Series
+from monitor.spikes import (
+    CALIBRATED_RATES,
+    OPEN_P,
+    THRESHOLDS,
+    Detector,
+    alarms_per_week,
+    p_threshold,
+)
+from monitor.volumes import VolumeReading
 
 BANKS = Series("topic", "Financials")
 OIL = Series("topic", "Energy | Oil")
@@ -111,8 +120,9 @@ def test_p_value_is_the_binomial_tail_where_nothing_is_over_dispersed() -> None:
 def test_over_dispersion_makes_the_same_count_less_surprising() -> None:
     p_values = []
     for rho in (0.0, 0.02, 0.1):
+        # So short a history that next to nothing of rho was learned from it.
         detector = _detector(windows_minutes=(15,), overdispersion=(rho,))
-        _feed(detector, DAY, items=20, negatives=4)
+        _feed(detector, 6, items=20, negatives=4)
         detector.update(_bucket({BANKS: (20, 14)}))
         p_values.append(detector.p_value(BANKS))
     assert p_values == sorted(p_values)
@@ -156,3 +166,134 @@ def test_an_empty_bucket_changes_no_share() -> None:
     for _ in range(20):
         assert detector.update({}) == []
     assert detector.usual_share(BANKS) == pytest.approx(before, abs=0.02)
+
+
+def _clustered(rng: np.random.Generator, items: int, share: float, rho: float) -> int:
+    """Negatives of a bucket, any two of whose items correlate."""
+    size = 1 / rho - 1
+    return int(rng.binomial(items, rng.beta(share * size, (1 - share) * size)))
+
+
+@pytest.mark.parametrize("rho", [0.005, 0.1])
+def test_correlation_within_a_window_is_learned_from_what_its_residuals_were(rho: float) -> None:
+    rng = np.random.default_rng(3)
+    detector = _detector(windows_minutes=(5,), overdispersion=(0.02,))
+    for _ in range(14 * DAY):
+        detector.update(_bucket({BANKS: (60, _clustered(rng, 60, 0.3, rho))}))
+    assert detector.shares.correlation()[0, 1] == pytest.approx(rho, rel=0.3)
+
+
+def test_a_spike_teaches_correlation_no_more_than_three_deviations() -> None:
+    # The same clustered news twice, once with two hours in which everything is negative.
+    rng = np.random.default_rng(5)
+    news = [(40, _clustered(rng, 40, 0.3, 0.02)) for _ in range(5 * DAY)]
+    spike = [(40, 40) if 4 * DAY <= step < 4 * DAY + 24 else bucket for step, bucket in enumerate(news)]
+    learned = []
+    for timeline in (news, spike):
+        detector = _detector()
+        for bucket in timeline:
+            detector.update(_bucket({BANKS: bucket}))
+        learned.append(detector.shares.correlation()[:, 1])
+    plain, taught = learned
+    assert (taught > plain).all()
+    assert (taught < 2.5 * plain).all()
+
+
+def test_items_of_a_shorter_window_correlate_at_least_as_much_as_those_of_a_longer_one() -> None:
+    detector = _detector(windows_minutes=(15, 60, 180), overdispersion=(0.0, 0.01, 0.005))
+    detector.update(_bucket({BANKS: (10, 2)}))
+    rho = detector.shares.correlation()[:, 1]
+    assert list(rho) == sorted(rho, reverse=True)
+    assert rho[0] >= 0.009
+
+
+def test_the_p_value_of_several_windows_is_the_least_of_them_times_their_number() -> None:
+    detector = _detector(windows_minutes=(15, 60, 180))
+    _feed(detector, DAY, items=10, negatives=2)
+    _feed(detector, 2, items=10, negatives=6)
+    assert detector.p_value(BANKS) == pytest.approx(3 * detector.shares.p_values[:, 1].min())
+
+
+def test_a_detector_rebuilt_from_the_days_that_a_restart_reads_judges_nearly_alike() -> None:
+    # Nine weeks; the second detector sees the last `baseline_days` alone, as after a restart.
+    rng = np.random.default_rng(17)
+    settings = SpikeSettings()
+    steps = 63 * DAY
+    share = 0.25 + 0.1 * np.sin(2 * np.pi * np.arange(steps) / (6 * DAY))
+    items = rng.poisson(12, (steps, 2))
+    negatives = np.array(
+        [[_clustered(rng, n, p, 0.05) for n in bucket] for bucket, p in zip(items.tolist(), share, strict=True)]
+    )
+    detectors = [Detector(settings, 1.0), Detector(settings, 1.0)]
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    for detector, first in zip(detectors, (0, steps - settings.baseline_days * DAY), strict=True):
+        detector.admit([BANKS, OIL])
+        for step in range(first, steps):
+            detector.advance(
+                np.array([items[step].sum(), *items[step]], dtype=float),
+                np.array([negatives[step].sum(), *negatives[step]], dtype=float),
+                start + step * BUCKET,
+            )
+    whole, rebuilt = detectors
+    assert rebuilt.shares.usual_share() == pytest.approx(whole.shares.usual_share(), rel=1e-6)
+    assert rebuilt.shares.correlation() == pytest.approx(whole.shares.correlation(), rel=0.08)
+    assert np.log10(rebuilt.shares.p_values) == pytest.approx(np.log10(whole.shares.p_values), abs=0.05)
+    assert rebuilt.volumes.z == pytest.approx(whole.volumes.z, abs=0.05)
+    assert rebuilt.open_p == pytest.approx(whole.open_p, rel=0.01)
+
+
+def test_more_series_and_busier_ones_need_a_smaller_p_value_for_the_same_false_alarms() -> None:
+    few, many = p_threshold(1.0, np.full(20, 5.0)), p_threshold(1.0, np.full(200, 5.0))
+    busy = p_threshold(1.0, np.full(20, 50.0))
+    assert few > busy > many
+    assert alarms_per_week(np.full(200, 5.0), many).sum() == pytest.approx(1.0)
+
+
+def test_asking_for_more_false_alarms_gives_a_larger_threshold_within_what_was_calibrated() -> None:
+    rates = np.full(50, 10.0)
+    asked = [p_threshold(alarms, rates) for alarms in (1e-9, 0.1, 1.0, 10.0, 1e9)]
+    assert asked == sorted(asked)
+    assert (asked[0], asked[-1]) == THRESHOLDS
+    assert p_threshold(1.0, np.zeros(3)) == THRESHOLDS[1]
+
+
+def test_a_series_of_next_to_nothing_raises_next_to_no_false_alarms() -> None:
+    sparse = np.array([0.0, CALIBRATED_RATES[0] / 100, CALIBRATED_RATES[0]])
+    alarms = alarms_per_week(sparse)
+    assert alarms[0] == 0
+    assert alarms[1] == pytest.approx(alarms[2] / 100)
+
+
+def test_the_threshold_follows_from_the_false_alarms_a_week_unless_it_is_set() -> None:
+    asked = Detector(SpikeSettings(), false_alarms_per_week=0.01)
+    fixed = Detector(SpikeSettings(open_p=1e-5), false_alarms_per_week=0.01)
+    bare = Detector(SpikeSettings())
+    for detector in (asked, fixed, bare):
+        _feed(detector, DAY, items=20, negatives=4)
+    assert asked.open_p == pytest.approx(p_threshold(0.01, np.array([20.0, 20.0])), rel=1e-6)
+    assert (fixed.open_p, bare.open_p) == (1e-5, OPEN_P)
+
+
+def test_critical_is_a_hundredth_of_what_opens_an_alert_where_that_is_less() -> None:
+    def spike(open_p: float) -> Reading:
+        detector = _detector(open_p=open_p)
+        _feed(detector, DAY, items=10, negatives=2)
+        return next(r for r in detector.update(_bucket({BANKS: (30, 29)})) if r.series == BANKS)
+
+    usual = spike(1e-4)
+    strict = spike(10 * usual.p_value)
+    assert strict.p_value == usual.p_value < 1e-6
+    assert (usual.severity, strict.severity) == ("critical", "warning")
+
+
+def test_volumes_are_judged_once_the_time_is_given() -> None:
+    detector = _detector()
+    start = datetime(2026, 3, 2, tzinfo=UTC)
+    for step in range(2 * DAY):
+        assert detector.update(_bucket({BANKS: (10, 2)}), start + step * BUCKET) == []
+    burst = detector.update(_bucket({BANKS: (200, 40)}), start + 2 * DAY * BUCKET)
+    assert {(r.series, r.kind) for r in burst if isinstance(r, VolumeReading)} == {
+        (BANKS, "volume_burst"),
+        (EVERYTHING, "volume_burst"),
+    }
+    assert len(burst) == 2
