@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: demo test lint format bench services evaluate train picture lock clean help
+.PHONY: demo test lint format bench services evaluate alert-quality train picture lock clean help
 
 demo: $(INSTALLED) ## play an invented news day through the real model and engine; ARGS=--exit for scripts
 	@$(BIN)/sentiment-monitor demo $(ARGS)
@@ -33,6 +33,9 @@ services: ## install what the tests with real servers need, where it can be had
 evaluate: $(INSTALLED) ## measure the shipped model and write a report; ARGS="--output DIR"
 	@$(BIN)/python -m pipelines.evaluate $(ARGS)
 
+alert-quality: $(INSTALLED) ## false alarms, recall and cost of alerts; ARGS="--output DIR --nab DIR"
+	@$(BIN)/python -m pipelines.alert_quality $(ARGS)
+
 train: $(INSTALLED) ## train a model; ARGS="--output DIR"
 	@$(BIN)/python -m pipelines.train $(ARGS)
 
@@ -48,7 +51,7 @@ clean: ## remove .venv and caches
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 22
 
 # uv installs in seconds what takes pip minutes; where it cannot reach the index (a pip.conf that it does not read),
 # pip does it.

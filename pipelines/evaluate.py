@@ -1,7 +1,6 @@
 """Measure a model and write what comes out, figures and pictures: `python -m pipelines.evaluate --output DIR`."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -23,7 +22,7 @@ from monitor.model.network import MISSING
 from monitor.model.scorer import SENTIMENT, Scorer, open_scorer
 from monitor.output import Misuse, progress_bar
 from monitor.records import MonitorError
-from pipelines import calibration, dataset, pictures, report, robustness, scores
+from pipelines import calibration, dataset, documents, pictures, report, robustness, scores
 from pipelines.baselines import read_comparison
 from pipelines.dataset import Dataset
 from pipelines.markdown import interval
@@ -36,7 +35,6 @@ FORMAT: Final = 1
 REPORT: Final = "report.json"
 DOCUMENT: Final = "report.md"
 _CHUNK: Final = 256
-_DIGITS: Final = 6
 _HEADLINES_FILE: Final = "SEntFiN.csv"
 _DEFAULT_SEED: Final = 20
 
@@ -119,7 +117,7 @@ def evaluate(
                 predict, info.tasks, data.validation, answers, sample=options.sample, seed=options.seed
             ),
         }
-    rounded: dict[str, Any] = _rounded(found)
+    rounded: dict[str, Any] = documents.rounded(found)
     return rounded
 
 
@@ -130,15 +128,7 @@ def write(folder: Path, found: Mapping[str, Any]) -> None:
         DOCUMENT: report.render(found).encode(),
         REPORT: (json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(),
     }
-    parts = {folder / name: folder / f".{name}.{os.getpid()}.part" for name in files}
-    try:
-        for content, part in zip(files.values(), parts.values(), strict=True):
-            part.write_bytes(content)
-        for path, part in parts.items():
-            part.replace(path)
-    finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
+    documents.replace(folder, files)
 
 
 def _split_seed(info: ModelInfo) -> int:
@@ -336,17 +326,6 @@ def _slices(
                 removed = "the signs removed" if change is without_hashes else "these removed"
                 add(f"the same, {removed}", task, rows[applies], probs)
     return slices
-
-
-def _rounded(value: Any) -> Any:
-    """Every float in nested dictionaries and lists cut to digits that are the same from run to run."""
-    if isinstance(value, float):
-        return round(value, _DIGITS)
-    if isinstance(value, Mapping):
-        return {key: _rounded(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_rounded(entry) for entry in value]
-    return value
 
 
 def main(

@@ -13,9 +13,9 @@ from pipelines.baselines import EFFICIENCY_PICTURE, efficiency
 from pipelines.scores import share
 
 # Okabe and Ito's colours, which people of any colour vision can tell apart; cividis is such a scale too.
-_BLUE: Final = "#0072B2"
-_ORANGE: Final = "#D55E00"
-_GREY: Final = "#999999"
+BLUE: Final = "#0072B2"
+ORANGE: Final = "#D55E00"
+GREY: Final = "#999999"
 _OTHERS: Final = ("#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _SCALE: Final = "cividis"
 
@@ -32,10 +32,10 @@ def draw(found: Mapping[str, Any]) -> dict[str, bytes]:
     """Every picture of the report by the name of its file."""
     made = {}
     for task, section in found["tasks"].items():
-        made[confusion_picture(task)] = _svg(_confusion(task, section))
-        made[reliability_picture(task)] = _svg(_reliability(task, section))
+        made[confusion_picture(task)] = svg(_confusion(task, section))
+        made[reliability_picture(task)] = svg(_reliability(task, section))
     if curves := efficiency(found["comparison"]):
-        made[EFFICIENCY_PICTURE] = _svg(_efficiency(curves))
+        made[EFFICIENCY_PICTURE] = svg(_efficiency(curves))
     return made
 
 
@@ -75,7 +75,7 @@ def _reliability(task: str, section: Mapping[str, Any]) -> Figure:
             [part["accuracy"] for part in filled],
             width,
             align="edge",
-            color=_BLUE,
+            color=BLUE,
             edgecolor="white",
             label="share that is right",
         )
@@ -86,7 +86,7 @@ def _reliability(task: str, section: Mapping[str, Any]) -> Figure:
             [part["accuracy"] for part in filled],
             [[end.value - end.low for end in ends], [end.high - end.value for end in ends]],
             fmt="o",
-            color=_ORANGE,
+            color=ORANGE,
             markersize=4,
             elinewidth=1,
             label="at their mean confidence, 95 % interval",
@@ -96,7 +96,7 @@ def _reliability(task: str, section: Mapping[str, Any]) -> Figure:
         upper.set_title(f"{task}, {title} temperature scaling: error {error:.3f}", fontsize=10)
         upper.set_ylim(0, 1)
         upper.set_ylabel("right")
-        lower.bar(left, [part["texts"] for part in bins], width, align="edge", color=_GREY, edgecolor="white")
+        lower.bar(left, [part["texts"] for part in bins], width, align="edge", color=GREY, edgecolor="white")
         lower.set_xlim(0, 1)
         lower.set_ylabel("rows")
         lower.set_xlabel("confidence")
@@ -128,8 +128,8 @@ def _efficiency(curves: Mapping[str, list[Mapping[str, Any]]]) -> Figure:
 
 def _styles(ways: list[str]) -> dict[str, tuple[str, str]]:
     """Colour and marker of each way; these differ both, for print in black and white."""
-    colours = {"single": _ORANGE}
-    free = iter((_BLUE, *_OTHERS))
+    colours = {"single": ORANGE}
+    free = iter((BLUE, *_OTHERS))
     markers = iter("sD^v<>p*")
     return {
         way: (colours.get(way) or next(free, "black"), "o" if way == "single" else next(markers, "x")) for way in ways
@@ -143,7 +143,8 @@ def _shares_below(axes: Axes, shares: list[float]) -> None:
     axes.set_xlabel("share of the sentiment labels learned from")
 
 
-def _svg(figure: Figure) -> bytes:
+def svg(figure: Figure) -> bytes:
+    """A figure as SVG, the same bytes for the same figure."""
     content = io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": "monitor"}):
         figure.savefig(content, format="svg", metadata={"Date": None})
