@@ -11,7 +11,7 @@ from scipy import stats
 from scipy.optimize import brentq
 
 from monitor.spikes import OPEN_P
-from pipelines.alarms import BANDS, P_LEVELS, RATE_EDGES, THRESHOLDS, Z_LEVELS, Found, Quiet, Restarted
+from pipelines.alarms import BANDS, P_LEVELS, RATE_EDGES, THRESHOLDS, Z_LEVELS, Found, Kept, Quiet, Restarted
 from pipelines.scores import CONFIDENCE, Estimate, share
 from pipelines.simulation import HOURS, KINDS, Kind
 
@@ -126,6 +126,16 @@ def _recall(delays: Sequence[int | None]) -> dict[str, Any]:
         "spikes": len(delays),
         "recall": asdict(share(len(found), len(delays))),
         "median_delay": float(np.median(found)) if found else None,
+    }
+
+
+def of_kept(found: Sequence[Kept]) -> dict[str, Any]:
+    """Alarms a week of monitors that were asked for the same number of false ones."""
+    return {
+        "asked": found[0].asked,
+        "monitor_weeks": sum(one.weeks for one in found),
+        "alarms": asdict(rate(sum(one.alarms for one in found), sum(one.weeks for one in found))),
+        "open_p": float(np.mean([one.open_p for one in found])),
     }
 
 

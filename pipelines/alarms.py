@@ -161,6 +161,32 @@ class Restarted:
     other_state: int
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What came of asking for so many false alarms a week over all series, that of everything included.
+
+    Attributes:
+        open_p: the p-value that alerts opened at, mean over the scored weeks.
+    """
+
+    asked: float
+    alarms: int
+    weeks: float
+    open_p: float
+
+
+def kept(job: Job, asked: float) -> Kept:
+    """Watch a stream in which nothing unusual happens, with the threshold that the asked false alarms give."""
+    made = _stream(job)
+    alarms, open_p = 0, 0.0
+    for step, detector in enumerate(_watch(made, asked=asked)):
+        if step >= _SCORED:
+            alarms += int((detector.spells.firing & ~detector.spells.before).sum())
+            open_p += detector.open_p
+    steps = len(made.items) - _SCORED
+    return Kept(asked, alarms, steps / WEEK, open_p / steps)
+
+
 def restarted(topics: int, seed: int) -> Restarted:
     """Ten weeks of scenario B with spikes, and a restart after nine of them."""
     made = stream("B", topics, seed, spikes=True, weeks=10)
@@ -200,9 +226,9 @@ def _stream(job: Job) -> Stream:
     return stream(job.scenario, job.topics, job.seed, spikes=job.spikes, volumes=job.volumes, weeks=job.weeks)
 
 
-def _watch(made: Stream, first: int = 0, end: int | None = None) -> Iterator[Detector]:
+def _watch(made: Stream, first: int = 0, end: int | None = None, asked: float | None = None) -> Iterator[Detector]:
     """The detector after each bucket from `first` to `end`; row 0 is the series of everything, topics follow."""
-    detector = Detector(SpikeSettings(open_p=OPEN_P))
+    detector = Detector(SpikeSettings(), asked)
     detector.admit(Series("topic", f"topic {index}") for index in range(made.items.shape[1]))
     items, negatives = (
         np.concatenate([counts.sum(axis=1, keepdims=True), counts], axis=1).astype(np.float64)

@@ -31,7 +31,7 @@ from monitor.records import BUCKET, EVERYTHING, Counts, MonitorError, Series
 from monitor.spikes import CALIBRATED_ALARMS, CALIBRATED_RATES, SLOPE, Detector
 from monitor.volumes import Volumes
 from pipelines import alarm_figures, alert_pictures, alert_report, documents, nab
-from pipelines.alarms import Found, Job, Quiet, joined, quiet, restarted, spiky
+from pipelines.alarms import Found, Job, Quiet, joined, kept, quiet, restarted, spiky
 from pipelines.simulation import Scenario
 
 FORMAT: Final = 1
@@ -41,6 +41,10 @@ _TOPICS_A_STREAM: Final = 200
 # Streams without spikes; B has more, as the p-value threshold is calibrated on it.
 _QUIET_STREAMS: Final[dict[Scenario, int]] = {"A": 3, "B": 6, "R": 3}
 _SPIKY_STREAMS: Final = 2
+# Monitors that are asked for false alarms a week.
+_PROMISE_TOPICS: Final = 30
+_PROMISE_STREAMS: Final = 4
+_ASKED: Final = (1.0, 5.0)
 _COST_SERIES: Final = (30, 1_000, 10_000)
 _COST_STEPS: Final = 40
 
@@ -62,6 +66,7 @@ def measure(
     cost = _cost()  # before the workers take the processors
     with ProcessPoolExecutor(workers) as pool:
         restart = pool.submit(restarted, topics, 0)
+        promised = [(job, pool.submit(kept, job, asked)) for job, asked in _promises(volumes)]
         watched = _watch(_jobs(volumes, topics), pool, bar)
     calibration, rows = alarm_figures.calibrate(joined(watched["B"][0]))
     found: dict[str, Any] = {
@@ -75,6 +80,17 @@ def measure(
             "fitted": asdict(calibration),
             "shipped": {"rates": CALIBRATED_RATES, "alarms": CALIBRATED_ALARMS, "slope": SLOPE},
             "rows": rows,
+        },
+        "promise": {
+            "topics": _PROMISE_TOPICS,
+            "rows": [
+                {"scenario": name, **alarm_figures.of_kept([one for job, one in results if job.scenario == name])}
+                for results in (
+                    [(job, future.result()) for job, future in promised if future.result().asked == asked]
+                    for asked in _ASKED
+                )
+                for name in watched
+            ],
         },
         "restart": alarm_figures.of_restart(restart.result()) | {"days": SpikeSettings().baseline_days},
         "nab": _benchmark(volumes),
@@ -109,13 +125,27 @@ def told(counts: NDArray[np.float64], times: Sequence[datetime]) -> NDArray[np.f
 
 
 def _jobs(volumes: Sequence[nab.LabelledSeries], topics: int) -> list[Job]:
-    counts = tuple(series.counts.astype(np.int64) for series in volumes)
     return [
-        Job(scenario, topics, seed, spikes, counts if scenario == "R" else ())
+        Job(scenario, topics, seed, spikes, _counts(volumes) if scenario == "R" else ())
         for scenario, streams in _QUIET_STREAMS.items()
-        if scenario != "R" or counts
+        if scenario != "R" or volumes
         for spikes in (False, True)
         for seed in range(_SPIKY_STREAMS if spikes else streams)
+    ]
+
+
+def _counts(volumes: Sequence[nab.LabelledSeries]) -> tuple[NDArray[np.int64], ...]:
+    return tuple(series.counts.astype(np.int64) for series in volumes)
+
+
+def _promises(volumes: Sequence[nab.LabelledSeries]) -> list[tuple[Job, float]]:
+    """Monitors of a usual size, and how many false alarms a week each is asked for."""
+    scenarios: list[Scenario] = ["A", "B", "R"] if volumes else ["A", "B"]
+    return [
+        (Job(scenario, _PROMISE_TOPICS, 1_000 + seed, False, _counts(volumes) if scenario == "R" else ()), asked)
+        for asked in _ASKED
+        for scenario in scenarios
+        for seed in range(_PROMISE_STREAMS)
     ]
 
 

@@ -20,7 +20,7 @@ def render(found: Mapping[str, Any]) -> str:
         _false_alarms(found["scenarios"]),
         _spikes(found["scenarios"]),
         _undetectable(found["scenarios"]),
-        _threshold(found["calibration"]),
+        _threshold(found["calibration"], found["promise"]),
         _restart(found["restart"]),
         _benchmark(found["nab"]),
         _cost(found["cost"]),
@@ -180,7 +180,7 @@ def _undetectable(scenarios: Mapping[str, Any]) -> Iterable[str]:
     )
 
 
-def _threshold(calibration: Mapping[str, Any]) -> Iterable[str]:
+def _threshold(calibration: Mapping[str, Any], promise: Mapping[str, Any]) -> Iterable[str]:
     fitted, shipped = calibration["fitted"], calibration["shipped"]
     yield "## From false alarms a week to a threshold"
     yield (
@@ -199,6 +199,23 @@ def _threshold(calibration: Mapping[str, Any]) -> Iterable[str]:
         ),
     )
     yield f"![Alarms by threshold: counted and fitted]({alert_pictures.THRESHOLD})"
+    yield (
+        f"Whether that is kept: monitors of {promise['topics']} topics and the series of everything, other news than "
+        "the table was fitted on, alarms of all series a week:"
+    )
+    yield table(
+        ("scenario", "asked for", "came", "monitor-weeks", "threshold that it gave, mean"),
+        (
+            (
+                row["scenario"],
+                f"{row['asked']:g}",
+                interval(row["alarms"]),
+                f"{row['monitor_weeks']:.0f}",
+                f"{row['open_p']:.2g}",
+            )
+            for row in promise["rows"]
+        ),
+    )
 
 
 def _restart(found: Mapping[str, Any]) -> Iterable[str]:

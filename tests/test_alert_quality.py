@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from monitor.spikes import CALIBRATED_ALARMS, CALIBRATED_RATES, OPEN_P, SLOPE
 from pipelines import alert_pictures, alert_quality, alert_report
-from pipelines.alarm_figures import Bar, bars, calibrate, of_quiet, of_restart, of_spikes, rate
-from pipelines.alarms import P_LEVELS, THRESHOLDS, Z_LEVELS, Found, Job, Quiet, joined, quiet, restarted, spiky
+from pipelines.alarm_figures import Bar, bars, calibrate, of_kept, of_quiet, of_restart, of_spikes, rate
+from pipelines.alarms import P_LEVELS, THRESHOLDS, Z_LEVELS, Found, Job, Quiet, joined, kept, quiet, restarted, spiky
 
 DOCS = Path(__file__).parent.parent / "docs" / "alert-quality"
 
@@ -131,6 +131,15 @@ def test_a_restart_changes_next_to_nothing() -> None:
     assert figures["largest_p_factor"] < 1.5
 
 
+def test_asking_for_more_false_alarms_gives_more_at_a_larger_threshold() -> None:
+    few, many = (kept(Job("B", 15, 4, False, weeks=4), asked) for asked in (0.1, 20.0))
+    assert few.weeks == many.weeks == 2
+    assert few.open_p < OPEN_P < many.open_p
+    assert few.alarms < many.alarms
+    figures = of_kept([many, many])
+    assert (figures["monitor_weeks"], figures["alarms"]["value"]) == (4, many.alarms / 2)
+
+
 def test_without_real_volumes_their_scenario_and_the_benchmark_are_left_out_with_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -187,11 +196,16 @@ def test_the_figures_of_the_readme_are_those_of_the_report() -> None:
         share = scenario["spikes"]["kinds"]["share"]
         figures = (scenario["quiet"]["false_alarms"], share["enough"]["recall"], share["many"]["recall"])
         assert f"| {name} | " + " | ".join(f"{figure['value']:.3f}" for figure in figures) + " |" in readme
+    asked_one = {row["scenario"]: row["alarms"]["value"] for row in _report()["promise"]["rows"] if row["asked"] == 1}
+    came = re.search(r"asked for one false alarm a week\s+raised\s+(\S+) \(A\), (\S+) \(B\) and (\S+) \(R\)", readme)
+    assert came
+    assert came.groups() == tuple(f"{value:.1f}" for value in asked_one.values())
 
 
 def test_without_real_volumes_the_document_says_what_was_left_out() -> None:
     report = _report() | {"nab": None}
     report["scenarios"] = {name: report["scenarios"][name] for name in ("A", "B")}
+    report["promise"]["rows"] = [row for row in report["promise"]["rows"] if row["scenario"] != "R"]
     document = alert_report.render(report)
     assert "Left out: its series were not there." in document
     assert "| R |" not in document
