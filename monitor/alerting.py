@@ -1,28 +1,26 @@
-"""The life of an alert: it opens, worsens, resolves, and is delivered until every receiver has heard of it."""
+"""The life of an alert: it opens, worsens and resolves, and what it says of itself, to people and as JSON."""
 
-import json
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal, Protocol, TextIO
-
-import httpx2
+from typing import Any, Final
 
 from monitor.config import AlertSettings
-from monitor.records import Alert, Channel, MonitorError, Reading, Series, window_name
+from monitor.records import Alert, Kind, Reading, Series, Severity, window_minutes, window_name
 
-log = logging.getLogger(__name__)
+_WORSE: Final = 10  # an open alert is updated when its p-value falls to a tenth of what was last told
 
-Outcome = Literal["delivered", "failed"]
-_WORSE = 10  # an open alert is updated when its p-value falls to a tenth of what was last told
+Explain = Callable[[Alert, datetime], Alert]
+"""Adds what lies behind an alert to it, given the start of its window."""
 
 
 class AlertBook:
-    """The open alerts, at most one for each series. It keeps them in memory alone; its caller stores what changed."""
+    """The open alerts, at most one for each series and kind. It keeps them in memory alone; its caller stores what
+    changed."""
 
-    def __init__(self, open_alerts: Iterable[Alert] = ()) -> None:
-        self._open: dict[Series, Alert] = {alert.series: alert for alert in open_alerts}
+    def __init__(self, open_alerts: Iterable[Alert] = (), settings: AlertSettings | None = None) -> None:
+        self._settings = settings or AlertSettings()
+        self._open: dict[tuple[Series, Kind], Alert] = {(alert.series, alert.kind): alert for alert in open_alerts}
 
     @property
     def open(self) -> tuple[Alert, ...]:
@@ -30,84 +28,95 @@ class AlertBook:
         return tuple(self._open.values())
 
     def step(
-        self, at: datetime, readings: Sequence[Reading], explain: Callable[[Alert, datetime], Alert]
+        self,
+        at: datetime,
+        readings: Sequence[Reading],
+        explain: Explain,
+        conclude: Callable[[Alert], Alert] = lambda alert: alert,
     ) -> list[Alert]:
         """Bring the alerts in line with the readings of the bucket that ended at `at`; gives those that changed.
 
         Args:
             at: event time.
-            readings: every series in a spike; an open alert whose series is not among them resolves.
-            explain: adds what lies behind an alert to it, given the start of its window.
+            readings: every series in a spike; an open alert whose series and kind is not among them resolves.
+            conclude: adds to a resolved alert how much it was in all.
         """
         changed = []
-        firing = {reading.series: reading for reading in readings if reading.firing}
-        for series, reading in firing.items():
-            known = self._open.get(series)
-            if known is None:
-                alert = _opened(reading, at)
-            elif _has_worsened(known, reading):
-                alert = _worsened(known, reading, at)
-            else:
-                alert = None
+        firing = {(reading.series, reading.kind): reading for reading in readings if reading.firing}
+        for key, reading in firing.items():
+            alert = self._next(self._open.get(key), reading, at, explain)
             if alert is not None:
-                alert = explain(alert, at - timedelta(minutes=reading.window_minutes))
-                self._open[series] = alert
+                self._open[key] = alert
                 changed.append(alert)
-        for series in [series for series in self._open if series not in firing]:
-            alert = self._open.pop(series)
-            changed.append(replace(alert, resolved_at=at, updated_at=at, revision=alert.revision + 1))
+        for key in [key for key in self._open if key not in firing]:
+            alert = self._open.pop(key)
+            changed.append(conclude(replace(alert, resolved_at=at, updated_at=at, revision=alert.revision + 1)))
         return changed
 
+    def _next(self, known: Alert | None, reading: Reading, at: datetime, explain: Explain) -> Alert | None:
+        """The alert that opens, or as it is told anew; None where there is nothing to tell."""
+        start = at - timedelta(minutes=reading.window_minutes)
+        if known is None:
+            if reading.severity is None:
+                return None
+            opened = Alert(opened_at=at, series=reading.series, kind=reading.kind, **_told(reading, at))
+            return self._supported(explain(opened, start))
+        # What is critical but had too few publishers may have them now.
+        escalates = known.severity == "warning" and reading.severity == "critical"
+        rested = at - known.updated_at >= timedelta(seconds=self._settings.repeat_s)
+        worse = rested and reading.p_value <= known.p_value / _WORSE
+        if not (escalates or worse):
+            return None
+        severity: Severity = "critical" if escalates else known.severity
+        told = replace(known, **_told(reading, at) | {"severity": severity, "revision": known.revision + 1})
+        alert = self._supported(explain(told, start))
+        if alert.severity == known.severity:
+            return alert if worse else None
+        return replace(alert, escalated_at=at)
 
-def _opened(reading: Reading, at: datetime) -> Alert | None:
-    if reading.severity is None:
-        return None
-    return Alert(
-        series=reading.series,
-        window=window_name(reading.window_minutes),
-        severity=reading.severity,
-        opened_at=at,
-        updated_at=at,
-        observed=reading.observed,
-        items=reading.items,
-        expected=reading.expected,
-        band=reading.band,
-        p_value=reading.p_value,
-    )
+    def _supported(self, alert: Alert) -> Alert:
+        """The alert, critical only if enough publishers tell its news, as far as any is known."""
+        few = alert.publishers is not None and alert.publishers < self._settings.min_publishers
+        return replace(alert, severity="warning") if few and alert.severity == "critical" else alert
 
 
-def _escalates(alert: Alert, reading: Reading) -> bool:
-    return alert.severity == "warning" and reading.severity == "critical"
-
-
-def _has_worsened(alert: Alert, reading: Reading) -> bool:
-    return _escalates(alert, reading) or reading.p_value <= alert.p_value / _WORSE
-
-
-def _worsened(alert: Alert, reading: Reading, at: datetime) -> Alert:
-    escalates = _escalates(alert, reading)
-    return replace(
-        alert,
-        window=window_name(reading.window_minutes),
-        severity="critical" if escalates else alert.severity,
-        escalated_at=at if escalates else alert.escalated_at,
-        updated_at=at,
-        observed=reading.observed,
-        items=reading.items,
-        expected=reading.expected,
-        band=reading.band,
-        p_value=reading.p_value,
-        revision=alert.revision + 1,
-    )
+def _told(reading: Reading, at: datetime) -> dict[str, Any]:
+    return {
+        "window": window_name(reading.window_minutes),
+        "severity": reading.severity,
+        "updated_at": at,
+        "observed": reading.observed,
+        "items": reading.items,
+        "expected": reading.expected,
+        "band": reading.band,
+        "p_value": reading.p_value,
+    }
 
 
 def sentence(alert: Alert) -> str:
     """What the alert says, for people."""
-    low, high = alert.band
-    return (
-        f"{alert.observed} of {alert.items} items on {alert.series.name} were negative within {alert.window}; "
-        f"about {alert.expected:.0f} ({low:.0f} to {high:.0f}) are usual"
-    )
+    minutes = window_minutes(alert.window)
+    period = "hour" if minutes == 60 else f"{minutes // 60} hours" if minutes % 60 == 0 else f"{minutes} minutes"
+    what, low, high = alert.counting, *alert.band
+    usual = f"about {alert.expected:.0f} expected ({low:.0f} to {high:.0f})"
+    name = alert.series.name
+    if alert.kind == "negative_share":
+        share = alert.expected / alert.items if alert.items else 0.0
+        found = (
+            f"{alert.observed} of {alert.items} {what} on {name} were negative in the last {period}; "
+            f"usual share {share:.0%}, so {usual}"
+        )
+    else:
+        negative = "negative " if alert.kind == "negative_volume" else ""
+        found = f"{alert.observed} {negative}{what} on {name} in the last {period}; {usual}"
+    if alert.resolved_at is not None:
+        lasted = (alert.resolved_at - alert.opened_at) // timedelta(minutes=1)
+        spell = f"{lasted // 60} h {lasted % 60} min" if lasted >= 60 else f"{lasted} min"
+        in_all = "" if alert.in_all is None else f", in all {alert.in_all[0]} of {alert.in_all[1]} {what} negative"
+        return f"Over after {spell}{in_all}. At its worst: {found}"
+    mostly = f'. Mostly: "{alert.evidence[0].title}"' if alert.evidence else ""
+    words = f". Words: {', '.join(alert.words)}" if alert.words else ""
+    return f"{found}{mostly}{words}"
 
 
 def as_json(alert: Alert) -> dict[str, Any]:
@@ -120,261 +129,20 @@ def as_json(alert: Alert) -> dict[str, Any]:
         "window": alert.window,
         "observed": alert.observed,
         "items": alert.items,
+        "counting": alert.counting,
         "expected": round(alert.expected, 2),
         "band": [round(edge, 2) for edge in alert.band],
         "p_value": alert.p_value,
         "severity": alert.severity,
         "kind": alert.kind,
         "late": alert.late,
+        "copies": alert.copies,
+        "publishers": alert.publishers,
+        "words": list(alert.words),
+        "entities": list(alert.entities),
+        "in_all": list(alert.in_all) if alert.in_all else None,
         "models": list(alert.models),
         "fingerprint": alert.fingerprint,
         "summary": sentence(alert),
         "evidence": [asdict(story) | {"published_at": story.published_at.isoformat()} for story in alert.evidence],
     }
-
-
-class DeliveryError(MonitorError):
-    """A receiver did not take an alert. `everything`: it would take no other one either, for now."""
-
-    def __init__(self, message: str, *, everything: bool) -> None:
-        super().__init__(message)
-        self.everything = everything
-
-
-class Receiver(Protocol):
-    """Where alerts are delivered.
-
-    Attributes:
-        key: names it in the ledger.
-        channel: names it in the metrics.
-        repeats: whether an open alert must be sent again and again, or it would expire there.
-        settles_s: how long an alert must have been open there before its end can be told, or it goes unnoticed.
-    """
-
-    key: str
-    channel: Channel
-    repeats: bool
-    settles_s: int
-
-    def send(self, alert: Alert, now: datetime) -> None:
-        """Deliver one alert; delivering it again must do no harm.
-
-        Raises:
-            DeliveryError: it was not taken.
-        """
-
-    def close(self) -> None: ...
-
-
-class LogReceiver:
-    """Writes an alert that changed as one line of JSON; changes within a second are one line, the newest."""
-
-    key = "log"
-    channel: Channel = "log"
-    repeats = False
-    settles_s = 0
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def send(self, alert: Alert, now: datetime) -> None:
-        """Write one line; raises DeliveryError if the stream is closed or its disk is full."""
-        state = "resolved" if alert.resolved_at else "firing"
-        try:
-            self._stream.write(json.dumps({"state": state} | as_json(alert), ensure_ascii=False) + "\n")
-            self._stream.flush()
-        except (OSError, ValueError) as error:
-            raise DeliveryError(f"the alert log cannot be written: {error}", everything=True) from error
-
-    def close(self) -> None:
-        """Nothing: the stream is its opener's."""
-
-
-class AlertmanagerReceiver:
-    """Prometheus Alertmanager, API v2: https://prometheus.io/docs/alerting/latest/clients/.
-
-    An open alert expires there unless it is sent again, so its end is set some repeats ahead: long enough for a
-    restart of the monitor, short enough that an alert of a monitor that is gone for good does not stay.
-    """
-
-    channel: Channel = "alertmanager"
-    repeats = True
-
-    def __init__(self, url: str, settings: AlertSettings, external_url: str | None = None) -> None:
-        self.key = f"alertmanager {url}"
-        # It notifies of a group after `group_wait`; what ended before then, it says nothing of.
-        self.settles_s = settings.repeat_s
-        self._endpoint = f"{url.rstrip('/')}/api/v2/alerts"
-        self._status = f"{url.rstrip('/')}/api/v2/status"
-        self._keep = max(timedelta(minutes=5), timedelta(seconds=10 * settings.repeat_s))
-        self._external_url = external_url
-        self._client = httpx2.Client(timeout=settings.timeout_s)
-
-    def send(self, alert: Alert, now: datetime) -> None:
-        """Post one alert; raises DeliveryError if it was not accepted."""
-        posted = [self._posted(alert, alert.severity, alert.resolved_at or now + self._keep)]
-        if alert.escalated_at is not None:
-            # Severity is a label, so for Alertmanager the warning is another alert, which ends here.
-            posted.append(self._posted(alert, "warning", alert.escalated_at))
-        try:
-            response = self._client.post(self._endpoint, json=posted)
-        except httpx2.HTTPError as error:
-            raise DeliveryError(f"{self._endpoint}: {error or type(error).__name__}", everything=True) from error
-        if not response.is_success:
-            raise DeliveryError(
-                f"{self._endpoint}: HTTP {response.status_code}: {response.text[:200]}",
-                everything=response.status_code != httpx2.codes.BAD_REQUEST,
-            )
-
-    def check(self) -> str:
-        """Ask for its status; gives its version, raises DeliveryError if it does not answer as an Alertmanager."""
-        try:
-            response = self._client.get(self._status).raise_for_status()
-            return f"version {response.json()['versionInfo']['version']}"
-        except (httpx2.HTTPError, ValueError, LookupError, TypeError) as error:
-            raise DeliveryError(f"{self._status}: {error or type(error).__name__}", everything=True) from error
-
-    def close(self) -> None:
-        """Let go of the connection."""
-        self._client.close()
-
-    def _posted(self, alert: Alert, severity: str, ends_at: datetime) -> dict[str, Any]:
-        posted: dict[str, Any] = {
-            "labels": {
-                "alertname": "NegativeNewsSpike",
-                "dimension": alert.series.dimension,
-                "name": alert.series.name,
-                "kind": alert.kind,
-                "severity": severity,
-            },
-            "annotations": {
-                "summary": sentence(alert),
-                "window": alert.window,
-                "observed": str(alert.observed),
-                "items": str(alert.items),
-                "expected": f"{alert.expected:.1f}",
-                "band": f"{alert.band[0]:.1f} to {alert.band[1]:.1f}",
-                "p_value": f"{alert.p_value:.2g}",
-                "models": ", ".join(alert.models),
-                "evidence": "\n".join(
-                    f"{story.title} ({story.source or 'unknown source'})" for story in alert.evidence
-                ),
-            },
-            "startsAt": alert.opened_at.isoformat(),
-            "endsAt": ends_at.isoformat(),
-        }
-        if self._external_url:
-            posted["generatorURL"] = self._external_url
-        return posted
-
-
-class Ledger(Protocol):
-    """What each receiver was told so far, kept through restarts."""
-
-    def undelivered(self, channel: str, now: datetime) -> list[Alert]: ...
-    def enlist(self, channel: str, now: datetime) -> None: ...
-    def acknowledged(self, channel: str, alert: Alert) -> int: ...
-    def delivered(self, channel: str, alert: Alert, now: datetime, resume_at: datetime | None = None) -> None: ...
-    def delivery_failed(
-        self, channel: str, alert: Alert, now: datetime, error: str, next_attempt_at: datetime
-    ) -> None: ...
-    def attempts(self, channel: str, alert: Alert) -> int: ...
-    def pending_deliveries(self, channel: str) -> int: ...
-    def open_alerts(self) -> list[Alert]: ...
-
-
-class Delivery:
-    """Tells every receiver of every change, at least once, and keeps open alerts alive where they would expire.
-
-    An alert is never told as resolved to a receiver that did not hear of it before: one that opened and resolved
-    while the receiver was away, or the monitor was catching up, is told as open first.
-    """
-
-    def __init__(
-        self,
-        ledger: Ledger,
-        receivers: Sequence[Receiver],
-        settings: AlertSettings,
-        count: Callable[[Channel, Outcome], None],
-        now: datetime,
-    ) -> None:
-        self._ledger = ledger
-        self._receivers = receivers
-        self._settings = settings
-        self._count = count
-        self._repeated_at = {receiver.key: now for receiver in receivers}
-        for receiver in receivers:
-            ledger.enlist(receiver.key, now)
-        self._failing: set[str] = set()
-
-    def run(self, now: datetime, enough: Callable[[], bool] = lambda: False) -> None:
-        """Deliver what is due at wall-clock time `now`. A receiver that fails is tried again, ever more rarely.
-
-        Args:
-            enough: asked before each delivery; once it says yes, the rest waits for another run.
-        """
-        for receiver in self._receivers:
-            due = self._ledger.undelivered(receiver.key, now)
-            for position, alert in enumerate(due):
-                if enough():
-                    return
-                unheard = alert.resolved_at is not None and not self._ledger.acknowledged(receiver.key, alert)
-                told = replace(alert, resolved_at=None, revision=alert.revision - 1) if unheard else alert
-                resume_at = now + timedelta(seconds=receiver.settles_s) if unheard else None
-                try:
-                    self._send(receiver, told, now)
-                except DeliveryError as error:
-                    waiting = due[position:] if error.everything else [alert]
-                    for late in waiting:
-                        self._postpone(receiver, late, now, str(error))
-                    if error.everything:
-                        break
-                else:
-                    self._ledger.delivered(receiver.key, told, now, resume_at)
-            if receiver.repeats and not enough():
-                self._repeat(receiver, {alert.id for alert in due}, now)
-
-    def close(self) -> None:
-        """Let go of the receivers."""
-        for receiver in self._receivers:
-            receiver.close()
-
-    def pending(self) -> dict[Channel, int]:
-        """How many alerts the receivers of each channel have not taken yet."""
-        pending: dict[Channel, int] = {}
-        for receiver in self._receivers:
-            waiting = self._ledger.pending_deliveries(receiver.key)
-            pending[receiver.channel] = pending.get(receiver.channel, 0) + waiting
-        return pending
-
-    def _repeat(self, receiver: Receiver, just_tried: set[str], now: datetime) -> None:
-        if now - self._repeated_at[receiver.key] < timedelta(seconds=self._settings.repeat_s):
-            return
-        self._repeated_at[receiver.key] = now
-        for alert in self._ledger.open_alerts():
-            if alert.id in just_tried:
-                continue
-            try:
-                self._send(receiver, alert, now)
-            except DeliveryError as error:
-                if error.everything:
-                    break
-
-    def _send(self, receiver: Receiver, alert: Alert, now: datetime) -> None:
-        try:
-            receiver.send(alert, now)
-        except DeliveryError as error:
-            self._count(receiver.channel, "failed")
-            if receiver.key not in self._failing:
-                self._failing.add(receiver.key)
-                log.warning("alerts wait: %s; trying again until it takes them", error)
-            raise
-        self._count(receiver.channel, "delivered")
-        if receiver.key in self._failing:
-            self._failing.discard(receiver.key)
-            log.info("alerts are delivered again to %s", receiver.key)
-
-    def _postpone(self, receiver: Receiver, alert: Alert, now: datetime, error: str) -> None:
-        attempts = self._ledger.attempts(receiver.key, alert)
-        pause_s = min(self._settings.retry_max_s, 2 ** min(attempts, 10))
-        self._ledger.delivery_failed(receiver.key, alert, now, error, now + timedelta(seconds=pause_s))

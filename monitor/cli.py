@@ -257,7 +257,7 @@ def replay(
 @app.command()
 def check(config_path: ConfigOption = None) -> None:
     """Validate a configuration, load its model, and reach its servers."""
-    from monitor.alerting import AlertmanagerReceiver
+    from monitor.delivery import AlertmanagerReceiver
     from monitor.model.scorer import open_scorer
     from monitor.sources import kafka
     from monitor.sources.files import FileSource

@@ -169,8 +169,15 @@ class AlertSettings:
         gt=0,
         description="how many false alarms of negative share all series together may raise in a week, about",
     )
+    min_publishers: int = Field(
+        default=2,
+        ge=1,
+        description="fewest known publishers of what turns an alert critical",
+    )
     repeat_s: int = Field(
-        default=60, ge=5, description="how often an open alert is sent again, so that it does not expire"
+        default=60,
+        ge=5,
+        description="how often an open alert is sent again, so that it does not expire, and told that it worsens",
     )
     retry_max_s: int = Field(default=60, ge=1, description="longest pause between attempts to deliver, seconds")
     timeout_s: float = Field(default=3.0, gt=0, description="longest that one delivery may take, seconds")

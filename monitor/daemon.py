@@ -15,8 +15,8 @@ from typing import Final, Literal, TextIO, TypeVar
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from monitor import __version__
-from monitor.alerting import AlertmanagerReceiver, Delivery, LogReceiver, Receiver
 from monitor.config import ConfigError, Settings
+from monitor.delivery import AlertmanagerReceiver, Delivery, LogReceiver, Receiver
 from monitor.engine import Engine, Prepared, ScoredBatch
 from monitor.metrics import Metrics
 from monitor.model.scorer import open_scorer

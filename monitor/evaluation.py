@@ -6,15 +6,27 @@ worker has evaluated meanwhile.
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final, get_args
 
+from monitor import evidence
 from monitor.alerting import AlertBook
 from monitor.config import Settings
 from monitor.metrics import Metrics
-from monitor.records import BUCKET, EVERYTHING, Alert, Counts, Evidence, Reading, Series, Severity, window_name
+from monitor.records import (
+    BUCKET,
+    EVERYTHING,
+    Alert,
+    Counts,
+    Reading,
+    Series,
+    Severity,
+    bucket_start,
+    window_minutes,
+    window_name,
+)
 from monitor.spikes import Detector
 from monitor.store import PositionConflict, Store
 from monitor.trends import Trends
@@ -23,6 +35,8 @@ log = logging.getLogger(__name__)
 
 _EVIDENCE_STORIES: Final = 5
 _EVIDENCE_ITEMS: Final = 500
+_BEFORE: Final = timedelta(days=7)
+_BEFORE_STORIES: Final = 2_000
 
 
 class Evaluation:
@@ -101,7 +115,7 @@ class Evaluation:
             sorted({*self._settings.trends.windows_minutes, *self._settings.spikes.windows_minutes})
         )
         self._detector = Detector(self._settings.spikes, self._settings.alerts.false_alarms_per_week)
-        self._alerts = AlertBook(self._store.open_alerts())
+        self._alerts = AlertBook(self._store.open_alerts(), self._settings.alerts)
         self._through = None
 
     def _replay(self, start: datetime, end: datetime) -> None:
@@ -109,7 +123,7 @@ class Evaluation:
         for at in _steps(min(buckets, default=end), end):
             counts = buckets.get(at, {})
             self._trends.close(at, counts)
-            self._judge(counts)
+            self._judge(at, counts)
         self._through = end
 
     def _evaluate(self, start: datetime, end: datetime) -> list[Alert]:
@@ -120,8 +134,8 @@ class Evaluation:
         for at in _steps(start, end):
             counts = buckets.get(at, {})
             self._trends.close(at, counts)
-            readings = self._judge(counts)
-            alerts = self._alerts.step(at + BUCKET, readings, self._explain)
+            readings = self._judge(at, counts)
+            alerts = self._alerts.step(at + BUCKET, readings, self._explain, self._conclude)
             if alerts:
                 self._store.save_evaluation(self._source, at + BUCKET, alerts)
                 self._count(alerts)
@@ -131,9 +145,15 @@ class Evaluation:
         self._show()
         return changed
 
-    def _judge(self, counts: Mapping[Series, Counts]) -> list[Reading]:
-        counting = self._settings.spikes.counting
-        return self._detector.update({series: one.judged(counting) for series, one in counts.items()})
+    def _judge(self, at: datetime, counts: Mapping[Series, Counts]) -> list[Reading]:
+        settings = self._settings.spikes
+        judged = {series: one.judged(settings.counting) for series, one in counts.items()}
+        volumes = set(settings.kinds) != {"negative_share"}
+        return [
+            reading
+            for reading in self._detector.update(judged, at if volumes else None)
+            if reading.kind in settings.kinds
+        ]
 
     def _buckets(self, start: datetime, end: datetime) -> dict[datetime, dict[Series, Counts]]:
         buckets: dict[datetime, dict[Series, Counts]] = defaultdict(dict)
@@ -142,29 +162,41 @@ class Evaluation:
         return buckets
 
     def _explain(self, alert: Alert, start: datetime) -> Alert:
-        """The alert with the stories behind it: the most negative ones of its window, copies folded."""
-        stories: dict[str, Evidence] = {}
-        for item in self._store.window_items(alert.series, start, alert.updated_at, _EVIDENCE_ITEMS):
-            if item.late:
-                continue
-            if (known := stories.get(item.story)) is not None:
-                stories[item.story] = replace(known, copies=known.copies + 1)
-            else:
-                stories[item.story] = Evidence(
-                    id=item.id,
-                    title=item.title,
-                    published_at=item.published_at,
-                    sentiment_score=item.sentiment_score,
-                    source=item.source,
-                    url=item.url,
-                )
-        minutes = (alert.updated_at - start) // timedelta(minutes=1)
+        """The alert with what lies behind it: stories, publishers, words and entities that stand out."""
+        end = alert.updated_at
+        found = self._store.window_items(alert.series, start, end, _EVIDENCE_ITEMS)
+        negative = [item for item in found if not item.late]
+        before = self._store.titles(alert.series, start - _BEFORE, start, _BEFORE_STORIES)
+        now = {item.id: item.title for item in negative if not item.copy}
+        window = self._trends.window(alert.series, window_minutes(alert.window))
         return replace(
             alert,
-            evidence=tuple(stories.values())[:_EVIDENCE_STORIES],
-            models=self._store.models_seen(alert.series, start, alert.updated_at),
-            late=self._trends.window(alert.series, minutes).late,
+            counting=self._settings.spikes.counting,
+            evidence=evidence.stories(negative, _EVIDENCE_STORIES),
+            models=self._store.models_seen(alert.series, start, end),
+            late=window.late,
+            copies=window.items - window.late - window.stories,
+            publishers=evidence.publishers(negative),
+            words=evidence.standing_out(*(list(map(evidence.words, titles.values())) for titles in (now, before))),
+            entities=evidence.standing_out(self._named(alert.series, now), self._named(alert.series, before)),
         )
+
+    def _named(self, series: Series, items: Collection[str]) -> list[set[str]]:
+        """The watched entities that each of these items names, beside the series' own."""
+        by_item: dict[str, set[str]] = {item: set() for item in items}
+        for item, name in self._store.entities_of(items):
+            if series != Series("entity", name):
+                by_item[item].add(name)
+        return list(by_item.values())
+
+    def _conclude(self, alert: Alert) -> Alert:
+        """The alert with how much it was in all, now that it is over."""
+        start = alert.opened_at - timedelta(minutes=window_minutes(alert.window))
+        total = Counts()
+        for series, _, counts in self._store.buckets(bucket_start(start), alert.resolved_at or alert.updated_at):
+            if series == alert.series:
+                total += counts.judged(alert.counting)
+        return replace(alert, in_all=(total.negatives - total.late_negatives, total.items - total.late))
 
     def _count(self, alerts: Sequence[Alert]) -> None:
         for alert in alerts:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, NamedTuple
 
@@ -200,6 +200,8 @@ class Entry:
 
 
 Severity = Literal["warning", "critical"]
+Kind = Literal["negative_share", "negative_volume", "volume_burst"]
+"""What an alert says: a larger share is negative than usual, or more news is negative, or more news came at all."""
 Channel = Literal["alertmanager", "log"]
 """How alerts leave the monitor. A closed set: it is a metric label."""
 
@@ -221,11 +223,15 @@ class Reading:
     p_value: float
     firing: bool
     severity: Severity | None
+    kind: Kind = "negative_share"
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One story behind an alert; `copies` is how many negative items told it within the alert's window."""
+    """One story behind an alert, as its most negative item told it.
+
+    `copies` is how many negative items told it within the alert's window, `publishers` those of them that are known.
+    """
 
     id: str
     title: str
@@ -234,15 +240,23 @@ class Evidence:
     source: str | None = None
     url: str | None = None
     copies: int = 1
+    publishers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
     """A spike of negative news in one series, from its opening to its end.
 
-    `observed` of `items` items in `window` were negative; `expected` would have been usual, within the 95 %
-    `band`. `revision` grows with every change that receivers should hear of; `resolved_at` is None while the
-    alert is open.
+    `observed` of `items` stories or items, as `counting` says, were negative in `window`; `expected` would have been
+    usual, within the 95 % `band`. `revision` grows with every change that receivers should hear of; `resolved_at` is
+    None while the alert is open.
+
+    Attributes:
+        late: items of the window that came too late to count.
+        copies: items of the window that only repeat a story.
+        publishers: how many told its negative items; None where no item names one.
+        words, entities: more frequent in its negative stories than in the series' news before, the clearest first.
+        in_all: when resolved, how many were negative, and of how many, from its first window to its end.
     """
 
     series: Series
@@ -261,7 +275,13 @@ class Alert:
     resolved_at: datetime | None = None
     escalated_at: datetime | None = None
     revision: int = 1
-    kind: str = field(default="negative_share")
+    kind: Kind = "negative_share"
+    counting: Counting = "stories"
+    copies: int = 0
+    publishers: int | None = None
+    words: tuple[str, ...] = ()
+    entities: tuple[str, ...] = ()
+    in_all: tuple[int, int] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -277,6 +297,33 @@ class Alert:
 def bucket_start(moment: datetime) -> datetime:
     """The start of the bucket that a moment falls into."""
     return moment - (moment - _EPOCH) % BUCKET
+
+
+@dataclass(frozen=True, slots=True)
+class StoredItem:
+    """One item as it is stored, with what the model named by `model` said of it when it came in."""
+
+    id: str
+    title: str
+    published_at: datetime
+    body: str | None
+    source: str | None
+    url: str | None
+    language: str | None
+    event_at: datetime
+    story: str
+    topic: str
+    sentiment: str
+    sentiment_score: float
+    model: str
+    late: bool
+    copy: bool
+    negative: bool
+
+
+def window_minutes(name: str) -> int:
+    """The minutes of a window's name: 15m, 1h."""
+    return int(name[:-1]) * (60 if name.endswith("h") else 1)
 
 
 def window_name(minutes: int) -> str:

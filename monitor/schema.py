@@ -154,6 +154,12 @@ ALERTS = Table(
     Column("evidence", JSON, nullable=False),
     Column("models", JSON, nullable=False),
     Column("revision", BigInteger, nullable=False),
+    Column("counting", Text, nullable=False),
+    Column("copies", BigInteger, nullable=False),
+    Column("publishers", BigInteger),
+    Column("words", JSON, nullable=False),
+    Column("entities", JSON, nullable=False),
+    Column("in_all", JSON),
     Index(None, "opened_at"),
 )
 
@@ -216,9 +222,8 @@ def alert_row(alert: Alert) -> dict[str, Any]:
 def alert_of(row: RowMapping) -> Alert:
     values = {field.name: row[field.name] for field in fields(Alert) if field.name != "series"}
     evidence = (one | {"published_at": datetime.fromisoformat(one["published_at"])} for one in row["evidence"])
-    values |= {
-        "evidence": tuple(Evidence(**one) for one in evidence),
-        "band": tuple(row["band"]),
-        "models": tuple(row["models"]),
-    }
+    told = (one | {"publishers": tuple(one.get("publishers", ()))} for one in evidence)
+    values |= {"evidence": tuple(Evidence(**one) for one in told)}
+    values |= {name: tuple(row[name]) for name in ("band", "models", "words", "entities")}
+    values |= {"in_all": None if row["in_all"] is None else tuple(row["in_all"])}
     return Alert(series=Series(row["dimension"], row["name"]), **values)

@@ -5,7 +5,7 @@ from typing import Annotated, Final, Self
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from monitor.records import Counting
+from monitor.records import Counting, Kind
 
 STRICT: Final = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -30,6 +30,11 @@ Windows = Annotated[tuple[WindowMinutes, ...], Field(min_length=1), AfterValidat
 class SpikeSettings:
     """When negative news is more than a series' own history explains."""
 
+    kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] = Field(
+        default=("negative_share",),
+        description="what opens alerts: `negative_share`; `negative_volume`, for what is mostly negative anyway; "
+        "`volume_burst`, attention of any kind",
+    )
     counting: Counting = Field(
         default="stories", description="`stories`: a story counts once, however many copies tell it; or `items`"
     )

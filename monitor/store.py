@@ -1,7 +1,7 @@
 """What the monitor remembers: items, buckets, positions, alerts, and what each channel was told of them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Sequence
+from dataclasses import fields
 from datetime import datetime
 from typing import Any, Final, Self
 
@@ -9,7 +9,17 @@ import sqlalchemy as sa
 
 from monitor.batches import Batches, PositionConflict
 from monitor.database import Database, StoreError, StoreUnavailable
-from monitor.records import EVERYTHING, Alert, Counts, Entry, PartitionClock, PositionUpdate, Series, bucket_start
+from monitor.records import (
+    EVERYTHING,
+    Alert,
+    Counts,
+    Entry,
+    PartitionClock,
+    PositionUpdate,
+    Series,
+    StoredItem,
+    bucket_start,
+)
 from monitor.schema import (
     ALERTS,
     BUCKETS,
@@ -28,28 +38,7 @@ __all__ = ["PositionConflict", "Store", "StoreError", "StoreUnavailable", "Store
 _COUNTS: Final = tuple(field.name for field in fields(Counts))
 _EVALUATING: Final = int.from_bytes(b"sm-evalu")  # a lock's name
 _PRUNE_ROWS: Final = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class StoredItem:
-    """One item as it is stored, with what the model named by `model` said of it when it came in."""
-
-    id: str
-    title: str
-    published_at: datetime
-    body: str | None
-    source: str | None
-    url: str | None
-    language: str | None
-    event_at: datetime
-    story: str
-    topic: str
-    sentiment: str
-    sentiment_score: float
-    model: str
-    late: bool
-    copy: bool
-    negative: bool
+_IDS: Final = 500  # in one statement, well below every database's limit of parameters
 
 
 class Store:
@@ -153,6 +142,24 @@ class Store:
         )
         with self._database.read("read the items of a window") as connection:
             return [StoredItem(**row) for row in connection.execute(query).mappings()]
+
+    def titles(self, series: Series, start: datetime, end: datetime, limit: int) -> dict[str, str]:
+        """By item id, the titles of a series' stories first told in [start, end): the newest `limit` of them."""
+        query = sa.select(ITEMS.c.id, ITEMS.c.title).where(_within(series, start, end), ~ITEMS.c.copy, ~ITEMS.c.late)
+        with self._database.read("read titles") as connection:
+            rows = connection.execute(query.order_by(ITEMS.c.event_at.desc(), ITEMS.c.id).limit(limit))
+            return {row.id: row.title for row in rows}
+
+    def entities_of(self, item_ids: Collection[str]) -> list[tuple[str, str]]:
+        """(item id, watched entity) for each entity that one of these items names."""
+        ids = sorted(item_ids)
+        found: list[tuple[str, str]] = []
+        with self._database.read("read the entities of items") as connection:
+            for start in range(0, len(ids), _IDS):
+                named = ITEM_ENTITIES.c
+                query = sa.select(named.item_id, named.name).where(named.item_id.in_(ids[start : start + _IDS]))
+                found += [(row.item_id, row.name) for row in connection.execute(query)]
+        return found
 
     def models_seen(self, series: Series, start: datetime, end: datetime) -> tuple[str, ...]:
         """The models that scored a series' items with an event time in [start, end), in order of their names."""

@@ -53,8 +53,7 @@ class VolumeReading(Reading):
     speak.
     """
 
-    kind: VolumeKind
-    z: float
+    z: float = 0.0
 
 
 class Volumes:

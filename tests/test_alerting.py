@@ -10,17 +10,10 @@ from typing import Any
 
 import pytest
 
-from monitor.alerting import (
-    AlertBook,
-    AlertmanagerReceiver,
-    Delivery,
-    DeliveryError,
-    LogReceiver,
-    as_json,
-    sentence,
-)
+from monitor.alerting import AlertBook, Explain, as_json, sentence
 from monitor.config import AlertSettings
-from monitor.records import Alert, Channel, Evidence, Reading, Series, Severity
+from monitor.delivery import AlertmanagerReceiver, Delivery, DeliveryError, LogReceiver
+from monitor.records import BUCKET, Alert, Channel, Evidence, Reading, Series, Severity
 from monitor.store import Store
 
 NOON = datetime(2023, 3, 10, 12, tzinfo=UTC)
@@ -112,8 +105,70 @@ def test_the_fingerprint_is_the_series_and_the_id_is_one_opening() -> None:
 
 
 def test_an_alert_says_in_one_sentence_what_was_seen_and_what_is_usual() -> None:
-    alert = _opened(AlertBook())
-    assert sentence(alert) == ("42 of 60 items on Financials were negative within 1h; about 16 (9 to 24) are usual")
+    alert = replace(_opened(AlertBook()), words=("bank", "run"))
+    assert sentence(alert) == (
+        "42 of 60 stories on Financials were negative in the last hour; usual share 26%, so about 16 expected "
+        '(9 to 24). Mostly: "Harrowgate Trust halts withdrawals". Words: bank, run'
+    )
+
+
+def test_an_alert_on_volume_says_how_many_came_and_of_what() -> None:
+    alert = replace(_opened(AlertBook()), kind="negative_volume", window="10m", evidence=())
+    assert sentence(alert) == "42 negative stories on Financials in the last 10 minutes; about 16 expected (9 to 24)"
+    assert sentence(replace(alert, kind="volume_burst", counting="items")).startswith("42 items on Financials in")
+
+
+def test_an_alert_that_is_over_says_how_long_it_was_and_how_much_in_all() -> None:
+    alert = replace(_opened(AlertBook()), resolved_at=NOON + timedelta(minutes=200), in_all=(87, 130))
+    assert sentence(alert).startswith(
+        "Over after 3 h 20 min, in all 87 of 130 stories negative. At its worst: 42 of 60 stories on Financials"
+    )
+
+
+def test_a_resolved_alert_is_concluded() -> None:
+    book = AlertBook()
+    _opened(book)
+    [over] = book.step(NOON + BUCKET, [], _explained, lambda alert: replace(alert, in_all=(50, 70)))
+    assert (over.resolved_at, over.in_all) == (NOON + BUCKET, (50, 70))
+
+
+def _by(publishers: int | None) -> Explain:
+    return lambda alert, start: replace(_explained(alert, start), publishers=publishers)
+
+
+@pytest.mark.parametrize(("publishers", "severity"), [(1, "warning"), (2, "critical"), (None, "critical")])
+def test_it_takes_several_publishers_to_be_critical_where_publishers_are_known(
+    publishers: int | None, severity: Severity
+) -> None:
+    [alert] = AlertBook().step(NOON, [_reading(1e-9, severity="critical")], _by(publishers))
+    assert alert.severity == severity
+
+
+def test_a_warning_turns_critical_once_a_second_publisher_has_it() -> None:
+    book = AlertBook()
+    book.step(NOON, [_reading(1e-9, severity="critical")], _by(1))
+    assert book.step(NOON + BUCKET, [_reading(1e-9, severity="critical")], _by(1)) == []
+    [alert] = book.step(NOON + 2 * BUCKET, [_reading(1e-9, severity="critical")], _by(2))
+    assert (alert.severity, alert.escalated_at, alert.revision) == ("critical", NOON + 2 * BUCKET, 2)
+
+
+def test_an_alert_that_worsens_is_told_no_more_often_than_it_is_repeated() -> None:
+    book = AlertBook(settings=AlertSettings(repeat_s=900))
+    _opened(book, 1e-5)
+    assert book.step(NOON + BUCKET, [_reading(1e-7)], _explained) == []
+    [worse] = book.step(NOON + 3 * BUCKET, [_reading(1e-8)], _explained)
+    assert worse.p_value == 1e-8
+
+
+def test_a_series_has_one_open_alert_of_each_kind() -> None:
+    book = AlertBook()
+    share, volume = _reading(1e-5), replace(_reading(1e-5), kind="negative_volume")
+    opened = book.step(NOON, [share, volume], _explained)
+    assert [alert.kind for alert in opened] == ["negative_share", "negative_volume"]
+    assert len({alert.fingerprint for alert in opened}) == len({alert.id for alert in opened}) == 2
+    [over] = book.step(NOON + BUCKET, [share], _explained)
+    assert over.kind == "negative_volume"
+    assert [alert.kind for alert in book.open] == ["negative_share"]
 
 
 def test_an_alert_as_json_has_the_keys_of_the_contract() -> None:

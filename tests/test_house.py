@@ -26,7 +26,8 @@ PARTS = {
     "watchlist": {"monitor.watchlist"},
     "trends": {"monitor.trends"},
     "spikes": {"monitor.spikes", "monitor.shares", "monitor.volumes", "monitor.spells"},
-    "alerting": {"monitor.alerting"},
+    "alerting": {"monitor.alerting", "monitor.delivery"},
+    "evidence": {"monitor.evidence"},
     "metrics": {"monitor.metrics"},
 }
 ABOVE = [

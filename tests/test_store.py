@@ -307,6 +307,7 @@ def test_what_an_older_release_stored_counts_each_item_as_a_story(tmp_path: Path
             ("items", "negative"),
             ("buckets", "stories"),
             ("buckets", "negative_stories"),
+            *(("alerts", name) for name in ("counting", "copies", "publishers", "words", "entities", "in_all")),
         ):
             old.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         old.execute("UPDATE alembic_version SET version_num = '0001'")

@@ -9,8 +9,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from monitor.alerting import AlertmanagerReceiver, Delivery
 from monitor.config import AlertSettings
+from monitor.delivery import AlertmanagerReceiver, Delivery
 from monitor.records import Alert, Evidence, Series
 from monitor.store import Store
 from tests.integration.servers import Alertmanager
@@ -70,7 +70,7 @@ def test_an_alert_arrives_with_its_evidence_and_ends_when_it_resolves(
     delivery.run(datetime.now(UTC))
     [fired] = until(lambda: _posts(alertmanager, "firing", "warning"))
     assert fired["labels"]["name"] == "M&A | Investments"
-    assert fired["annotations"]["summary"].startswith("42 of 60 items on M&A | Investments were negative within 1h")
+    assert fired["annotations"]["summary"].startswith("42 of 60 stories on M&A | Investments were negative")
     assert fired["annotations"]["evidence"] == "Harrowgate's bid “fails” <b> (Meridian Wire)"
     assert fired["generatorURL"] == "http://monitor.example:9310"
 

@@ -153,12 +153,12 @@ def _ids(headlines: Path) -> list[str]:
 
 
 def _assert_buckets_equal_items(database: Path) -> None:
-    items = _rows(database, "SELECT count(*), sum(sentiment = 'negative') FROM items")
+    items = _rows(database, "SELECT count(*), sum(negative) FROM items")
     everything = _rows(
         database, "SELECT sum(items), sum(negatives) FROM buckets WHERE dimension = 'topic' AND name = 'Everything'"
     )
     assert everything == items
-    by_topic = _rows(database, "SELECT topic, count(*), sum(sentiment = 'negative') FROM items GROUP BY topic")
+    by_topic = _rows(database, "SELECT topic, count(*), sum(negative) FROM items GROUP BY topic")
     buckets = _rows(
         database,
         "SELECT name, sum(items), sum(negatives) FROM buckets "
