@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -12,14 +12,13 @@ from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 from scipy import stats
 
 from monitor.model.scorer import SENTIMENT
-from pipelines.markdown import points, spread, table
+from pipelines.calibration import Bin
 from pipelines.scores import CONFIDENCE
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Score = Annotated[float, Field(ge=0, le=1)]
 FIGURES: Final = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
-_ERRORS: Final = ("calibration_error", "calibration_error_scaled")
-EFFICIENCY_PICTURE: Final = "data-efficiency.svg"
+ERRORS: Final = ("before", "after")
 
 
 class ComparisonError(ValueError):
@@ -27,21 +26,45 @@ class ComparisonError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Metrics:
-    """How right a run's model was on a task's validation rows.
+class Interval:
+    """A figure with the ends of its 95 % interval by bootstrap."""
+
+    value: Score
+    low: Score
+    high: Score
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """How right a run's model was on so many rows."""
+
+    accuracy: Interval
+    macro_f1: Interval
+    rows: Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """How far a run's probabilities can be believed: the expected calibration error, and the bins that it sums up."""
+
+    error: Score
+    bins: Annotated[list[Bin], Field(min_length=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics(Scores):
+    """How right and how sure of itself a run's model was on a task's validation rows.
 
     Attributes:
-        calibration_error: expected calibration error as the model came out of training.
-        calibration_error_scaled: the same with a temperature fitted to the development rows.
+        calibration: `before`, as the model came out of training, and `after`, with a temperature fitted to the
+            development rows.
         f1: by label.
+        confusion: (right, given) counts of rows.
     """
 
-    accuracy: Score
-    macro_f1: Score
-    rows: Annotated[int, Field(ge=1)]
-    calibration_error: Score
-    calibration_error_scaled: Score
+    calibration: dict[Literal["before", "after"], Calibration]
     f1: Annotated[dict[str, Score], Field(min_length=2)]
+    confusion: list[list[Annotated[int, Field(ge=0)]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +75,7 @@ class Run:
         name: `joint` learned every task at once, `single` one task alone.
         share: of the sentiment labels that it learned from.
         weighting, sharing: how the joint loss weighs the tasks, and what the tasks share.
+        headlines: how right it was on SEntFiN's headlines, where it learned from none of them; else None.
         seconds: that the training took.
     """
 
@@ -62,6 +86,7 @@ class Run:
     weighting: str
     sharing: str
     metrics: dict[str, Metrics]
+    headlines: Scores | None = None
     seconds: Annotated[float, Field(ge=0)]
 
     @property
@@ -115,12 +140,12 @@ def _check(path: Path, runs: Sequence[Run]) -> None:
                 f"{where}.tasks: {', '.join(run.tasks)} for a run named {run.name!r}; `single` has one task, "
                 "`joint` more"
             )
-        same = (run.way, run.tasks, run.share, run.seed)
+        same = (run.way, run.tasks, run.share, run.seed, run.headlines is None)
         if same in seen:
             raise ComparisonError(f"{where}: the same way, tasks, share and seed as runs.{seen[same]}; leave one out")
         seen[same] = number
     for name in ("joint", "single"):
-        if not any(run.name == name for run in runs):
+        if not any(run.name == name and run.headlines is None for run in runs):
             raise ComparisonError(f"{path}: runs: none is named {name!r}, so there is nothing to compare")
 
 
@@ -130,10 +155,11 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
     `difference` is joint less single, with a 95 % interval of Welch's t (doi:10.1093/biomet/34.1-2.28) over the
     seeds; `beyond_spread` says whether it excludes 0, and is None where a side has fewer than two seeds.
     """
-    tasks = list(dict.fromkeys(task for run in runs for task in run.tasks))
+    learned_all = [run for run in runs if run.headlines is None]
+    tasks = list(dict.fromkeys(task for run in learned_all for task in run.tasks))
     groups, differences = [], []
     for task in tasks:
-        about = [run for run in runs if task in run.tasks]
+        about = [run for run in learned_all if task in run.tasks]
         # Only the sentiment labels were thinned out, so only there does a smaller share say something.
         shares = sorted({run.share for run in about}) if task == SENTIMENT else [1.0]
         for share in shares:
@@ -142,8 +168,9 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
                 if run.share == share:
                     by_way.setdefault(run.way, []).append(run)
             for way, found in sorted(by_way.items(), key=lambda group: group[0] != "single"):
-                scores: dict[str, Any] = {
-                    figure: _mean(_values(found, task, figure)) for figure in (*FIGURES, *_ERRORS)
+                scores: dict[str, Any] = {figure: _mean(_values(found, task, figure)) for figure in FIGURES}
+                scores |= {
+                    when: _mean([run.metrics[task].calibration[when].error for run in found]) for when in ERRORS
                 }
                 labels = found[0].metrics[task].f1
                 scores["f1"] = {label: _mean([run.metrics[task].f1[label] for run in found]) for label in labels}
@@ -156,11 +183,34 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
                         differences.append(
                             {"task": task, "share": share, "way": way, "figure": figure, **_difference(*pair)}
                         )
-    return {"groups": groups, "differences": differences}
+    return {
+        "groups": groups,
+        "differences": differences,
+        "baselines": _baselines(learned_all),
+        "headlines": _on_headlines(runs),
+    }
 
 
 def _values(runs: Sequence[Run], task: str, figure: str) -> list[float]:
-    return [getattr(run.metrics[task], figure) for run in runs]
+    return [getattr(run.metrics[task], figure).value for run in runs]
+
+
+def _baselines(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Every model that learned one task alone from all its labels, by task and seed."""
+    single = [run for run in runs if run.name == "single" and run.share == 1.0]
+    return [
+        {"task": run.tasks[0], "seed": run.seed, **asdict(run.metrics[run.tasks[0]])}
+        for run in sorted(single, key=lambda run: (run.tasks, run.seed))
+    ]
+
+
+def _on_headlines(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Every model that learned without headlines, and how right it was on them."""
+    return [
+        {"way": run.way, "seed": run.seed, "validation": asdict(run.metrics[SENTIMENT]), **asdict(run.headlines)}
+        for run in sorted(runs, key=lambda run: (run.way, run.seed))
+        if run.headlines is not None
+    ]
 
 
 def _mean(values: Sequence[float]) -> Mapping[str, float | int | None]:
@@ -199,107 +249,9 @@ def efficiency(comparison: Mapping[str, Any] | None) -> dict[str, list[Mapping[s
     return curves
 
 
-def document(comparison: Mapping[str, Any] | None) -> Iterable[str]:
-    """The report's section on the figures of `read_comparison`; None where there are none."""
-    yield "## Joint against single-task learning"
-    if comparison is None:
-        yield "Not measured here: no file of runs was given."
-        return
-    groups, differences = comparison["groups"], comparison["differences"]
-    yield (
-        "Models trained with the same budget, as many passes over their own rows: joint ones learn every task at "
-        "once, single ones a task alone. All without teachers, measured in fp32. Mean and standard deviation over "
-        "seeds. ECE: expected calibration error as trained, and with a temperature fitted to the development rows. "
-        "The difference is joint less single in points, with a 95 % interval of Welch's t over the seeds; it is "
-        "beyond the seeds' spread where that interval leaves out 0."
-    )
-    if comparison["settings"]:
-        yield "Settings: " + ", ".join(f"{key} {value}" for key, value in comparison["settings"].items()) + "."
-    whole = [group for group in groups if group["share"] == 1.0]
-    yield table(
-        ("task", "way", "seeds", "accuracy", "macro-F1", "ECE", "ECE, scaled", "rows", "seconds of training"),
-        (
-            (
-                group["task"],
-                group["way"],
-                f"{group['accuracy']['seeds']}",
-                *(spread(group[figure]) for figure in (*FIGURES, *_ERRORS)),
-                f"{group['rows']:,}",
-                f"{group['seconds']:,.0f}",
-            )
-            for group in whole
-        ),
-    )
-    yield _differences([row for row in differences if row["share"] == 1.0])
-    yield _verdict([row for row in differences if row["share"] == 1.0])
-    yield "F1 by label, mean and standard deviation over seeds:"
-    yield from _by_label(whole)
-    curves = efficiency(comparison)
-    if not curves:
-        return
-    yield "### With fewer sentiment labels"
-    yield "All topic labels are kept; the sentiment labels learned from are thinned out to the share given."
-    yield table(
-        ("share of labels", "way", "seeds", "accuracy", "macro-F1"),
-        (
-            (
-                f"{group['share']:.0%}",
-                way,
-                f"{group['accuracy']['seeds']}",
-                *(spread(group[figure]) for figure in FIGURES),
-            )
-            for way, found in curves.items()
-            for group in found
-        ),
-    )
-    thinned = [row for row in differences if row["task"] == SENTIMENT and row["share"] < 1.0]
-    yield _differences(thinned)
-    yield _verdict(thinned)
-    yield f"![Data efficiency]({EFFICIENCY_PICTURE})"
-
-
-def _by_label(groups: Sequence[Mapping[str, Any]]) -> Iterable[str]:
-    for task in dict.fromkeys(group["task"] for group in groups):
-        ways = [group for group in groups if group["task"] == task]
-        labels = [label for label in ways[0]["f1"] if all(label in group["f1"] for group in ways)]
-        yield table(
-            (task, *(group["way"] for group in ways)),
-            ((label, *(spread(group["f1"][label]) for group in ways)) for label in labels),
-        )
-
-
-def _differences(rows: Sequence[Mapping[str, Any]]) -> str:
-    said = {True: "yes", False: "no", None: "one seed cannot tell"}
-    return table(
-        ("task", "share of sentiment labels", "way", "figure", "difference", "95 % interval", "beyond the spread"),
-        (
-            (
-                row["task"],
-                f"{row['share']:.0%}",
-                row["way"],
-                FIGURES[row["figure"]],
-                points(row["difference"]),
-                "" if row["low"] is None else f"{points(row['low'])} to {points(row['high'])}",
-                said[row["beyond_spread"]],
-            )
-            for row in rows
-        ),
-    )
-
-
-def _verdict(rows: Sequence[Mapping[str, Any]]) -> str:
-    def named(row: Mapping[str, Any]) -> str:
-        share = "" if row["share"] == 1.0 else f" at {row['share']:.0%} of the sentiment labels"
-        beyond = {True: "beyond the seeds' spread", False: "within the seeds' spread", None: "one seed"}
-        return (
-            f"{row['task']} {FIGURES[row['figure']]}{share} ({row['way']}: {points(row['difference'])} points, "
-            f"{beyond[row['beyond_spread']]})"
-        )
-
-    if not rows:
-        return ""
-    lost, won = ([named(row) for row in rows if row["difference"] * sign > 0] for sign in (-1, 1))
-    return (
-        f"**Joint learning loses** on {'; '.join(lost) if lost else 'nothing measured here'}. "
-        f"It gains on {'; '.join(won) if won else 'nothing measured here'}."
-    )
+def first_seeds(baselines: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of each task, the single-task model of the first seed."""
+    first: dict[str, Mapping[str, Any]] = {}
+    for row in baselines:
+        first.setdefault(row["task"], row)
+    return list(first.values())

@@ -7,43 +7,53 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import numpy as np
 import pandas as pd
 import typer
 from numpy.typing import NDArray
 from pydantic import JsonValue
-from sklearn.metrics import f1_score
 
 from monitor.config import ModelSettings
 from monitor.model import checkpoint
 from monitor.model.encoder import CheckpointError
 from monitor.model.network import MISSING
-from monitor.model.scorer import SENTIMENT, open_scorer
+from monitor.model.scorer import SENTIMENT, Scorer, open_scorer
 from pipelines import dataset, options
-from pipelines.calibration import expected_calibration_error, fit_temperature, with_temperature
+from pipelines.calibration import expected_calibration_error, fit_temperature, reliability, with_temperature
 from pipelines.dataset import Dataset
 from pipelines.learning import adapters, fit
 from pipelines.options import Options
-from pipelines.scores import by_label
+from pipelines.scores import Estimate, bootstrap, by_label, confusion
+
+_RESAMPLES: Final = 1_000
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One model to train: on which tasks, from which seed, and with which share of the sentiment labels."""
+    """One model to train.
+
+    Attributes:
+        tasks: what it learns.
+        share: of the sentiment labels that it learns from.
+        with_headlines: whether SEntFiN's headlines are among its texts; if not, it is also measured on them, which
+            are then of a domain that it never saw.
+    """
 
     tasks: tuple[str, ...]
     seed: int
-    share: float
+    share: float = 1.0
+    with_headlines: bool = True
 
     @property
     def name(self) -> str:
         """Of its folder."""
-        return f"{'+'.join(self.tasks)}-{self.share:g}-{self.seed}"
+        without = "" if self.with_headlines else "-without-headlines"
+        return f"{'+'.join(self.tasks)}-{self.share:g}-{self.seed}{without}"
 
 
 def plans(tasks: Sequence[str], seeds: Sequence[int], shares: Sequence[float]) -> Iterator[Plan]:
@@ -54,6 +64,8 @@ def plans(tasks: Sequence[str], seeds: Sequence[int], shares: Sequence[float]) -
             for task in tasks:
                 if share == 1 or task == SENTIMENT:
                     yield Plan((task,), seed, share)
+        for learned in (tuple(tasks), (SENTIMENT,)):
+            yield Plan(learned, seed, with_headlines=False)
 
 
 def restricted(data: Dataset, plan: Plan) -> Dataset:
@@ -79,8 +91,14 @@ def restricted(data: Dataset, plan: Plan) -> Dataset:
     )
 
 
-def run(plan: Plan, data: Dataset, folder: Path, options: Options) -> dict[str, JsonValue]:
-    """Train the plan's model in `folder` and measure it in fp32 on its tasks' validation rows; done once, kept."""
+def run(
+    plan: Plan, data: Dataset, folder: Path, options: Options, headlines: pd.DataFrame | None = None
+) -> dict[str, JsonValue]:
+    """Train the plan's model in `folder` and measure it in fp32 on its tasks' validation rows; done once, kept.
+
+    Args:
+        headlines: other texts with a sentiment, to measure it on as well.
+    """
     result = folder / "result.json"
     if result.exists():
         kept: dict[str, JsonValue] = json.loads(result.read_text(encoding="utf-8"))
@@ -109,6 +127,7 @@ def run(plan: Plan, data: Dataset, folder: Path, options: Options) -> dict[str, 
         "weighting": chosen.weighting,
         "sharing": chosen.sharing,
         "metrics": measured(folder, part),
+        "headlines": None if headlines is None else measured_on(folder, headlines),
         "seconds": seconds,
     }
     _write(result, outcome)
@@ -118,30 +137,58 @@ def run(plan: Plan, data: Dataset, folder: Path, options: Options) -> dict[str, 
 def measured(folder: Path, part: Dataset) -> dict[str, JsonValue]:
     """By task, how right the checkpoint in `folder` is on the validation rows, and how far it can be believed: as it
     is, and with a temperature fitted to the development rows."""
-    scorer = open_scorer(ModelSettings(path=str(folder), backend="torch", device="cpu"), any_tasks=True)
+    scorer = _scorer(folder)
     development = scorer.predict(part.development["text"].tolist())
     metrics: dict[str, JsonValue] = {}
     for task, labels in part.tasks.items():
         rows = part.validation[task]
         wanted, probs = rows[task].to_numpy(), scorer.predict(rows["text"].tolist())[task]
-        given = probs.argmax(1)
-        present = np.unique(wanted)
         known = part.development[task].to_numpy()
         labelled = known != MISSING
         temperature = fit_temperature(np.log(development[task][labelled] + 1e-30), known[labelled])
+        given = probs.argmax(1)
         metrics[task] = {
-            "accuracy": round(float((wanted == given).mean()), 4),
-            "macro_f1": round(float(f1_score(wanted, given, labels=present, average="macro", zero_division=0.0)), 4),
-            "rows": len(wanted),
-            "calibration_error": _calibration_error(probs, wanted),
-            "calibration_error_scaled": _calibration_error(with_temperature(probs, temperature), wanted),
+            **_scores(rows, task, probs),
+            "calibration": {
+                "before": _calibration(probs, wanted),
+                "after": _calibration(with_temperature(probs, temperature), wanted),
+            },
             "f1": {label: round(row["f1"], 4) for label, row in by_label(wanted, given, labels).items()},
+            "confusion": confusion(wanted, given, len(labels)).tolist(),
         }
     return metrics
 
 
-def _calibration_error(probs: NDArray[np.floating], wanted: NDArray[np.integer]) -> float:
-    return round(expected_calibration_error(probs.max(1), probs.argmax(1) == wanted), 4)
+def measured_on(folder: Path, headlines: pd.DataFrame) -> dict[str, JsonValue]:
+    """How right the checkpoint in `folder` is of the sentiment of these texts."""
+    probs = _scorer(folder).predict(headlines["text"].tolist())[SENTIMENT]
+    return _scores(headlines, SENTIMENT, probs)
+
+
+def _scorer(folder: Path) -> Scorer:
+    settings = ModelSettings(path=str(folder), backend="torch", device="cpu", precision="fp32", cache_items=0)
+    return open_scorer(settings, any_tasks=True)
+
+
+def _scores(rows: pd.DataFrame, task: str, probs: NDArray[np.floating]) -> dict[str, JsonValue]:
+    drawn = bootstrap(
+        rows[task].to_numpy(),
+        probs,
+        rows["text"].str.casefold().tolist(),
+        resamples=_RESAMPLES,
+        rng=np.random.default_rng(0),
+    )
+    return {"rows": len(rows), "accuracy": _estimate(drawn.accuracy), "macro_f1": _estimate(drawn.macro_f1)}
+
+
+def _estimate(found: Estimate) -> dict[str, JsonValue]:
+    return {name: round(value, 4) for name, value in asdict(found).items()}
+
+
+def _calibration(probs: NDArray[np.floating], wanted: NDArray[np.integer]) -> dict[str, JsonValue]:
+    confidence, correct = probs.max(1).astype(np.float64), probs.argmax(1) == wanted
+    bins: list[JsonValue] = [asdict(part) for part in reliability(confidence, correct)]
+    return {"error": round(expected_calibration_error(confidence, correct), 4), "bins": bins}
 
 
 def _write(path: Path, content: Mapping[str, JsonValue]) -> None:
@@ -168,15 +215,22 @@ def main(
             raise ValueError(f"--shares: {shares!r} is no list of numbers like 0.1,0.3,1") from error
         if any(not 0 < share <= 1 for share in wanted_shares):
             raise ValueError(f"--shares: {shares!r}, expected numbers above 0 and at most 1")
-        labelled = dataset.load(data or dataset.default_folder(), seed=chosen.seed)
+        sets = data or dataset.default_folder()
+        labelled = dataset.load(sets, seed=chosen.seed)
+        plain = dataset.load(sets, seed=chosen.seed, with_headlines=False)
+        titles = dataset.headlines(sets, labelled.tasks)
         todo = list(plans(list(labelled.tasks), range(1, seeds + 1), wanted_shares))
         runs: list[JsonValue] = []
         for number, plan in enumerate(todo, 1):
-            outcome: Any = run(plan, labelled, output / plan.name, chosen)
+            folder = output / plan.name
+            if plan.with_headlines:
+                outcome: Any = run(plan, labelled, folder, chosen)
+            else:
+                outcome = run(plan, plain, folder, chosen, titles)
             runs.append(outcome)
             settings = {**chosen.plain(), "data_sha256": labelled.sha256["set"]}
             _write(output / "comparison.json", {"settings": settings, "runs": runs})
-            said = ", ".join(f"{task} {scores['accuracy']}" for task, scores in outcome["metrics"].items())
+            said = ", ".join(f"{task} {scores['accuracy']['value']}" for task, scores in outcome["metrics"].items())
             typer.echo(f"{number} of {len(todo)}: {plan.name}: {said}, {outcome['seconds']} s")
     except (CheckpointError, ValueError) as error:
         typer.echo(f"compare: {error}", err=True)

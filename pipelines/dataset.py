@@ -17,6 +17,8 @@ from monitor.model.scorer import SENTIMENT, TOPIC
 from monitor.model.text import clean
 from monitor.records import SENTIMENTS
 
+HEADLINES: Final = Path("sentfin") / "SEntFiN.csv"
+"""Where SEntFiN lies under the folder of the sets."""
 _TFN_SENTIMENTS: Final = ("negative", "positive", "neutral")
 """The set's own order: 0 bearish, 1 bullish, 2 neutral."""
 
@@ -54,11 +56,14 @@ def default_folder() -> Path:
     return Path(os.environ.get("MONITOR_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
-def load(folder: Path, *, seed: int, development_share: float = 0.1) -> Dataset:
+def load(folder: Path, *, seed: int, development_share: float = 0.1, with_headlines: bool = True) -> Dataset:
     """Twitter Financial News (topic and sentiment) and SEntFiN headlines under `folder`, de-duplicated and split.
 
     Texts are compared as the model reads them: cleaned, letter case ignored. Texts of the validation files are
     removed from train before anything else. A text that its rows label differently keeps no label of that task.
+
+    Args:
+        with_headlines: False leaves SEntFiN out, for a model that shall be measured on it.
 
     Raises:
         DatasetError: a file is absent or not as expected.
@@ -81,10 +86,12 @@ def load(folder: Path, *, seed: int, development_share: float = 0.1) -> Dataset:
             else:
                 validation[task] = rows
 
-    headlines = folder / "sentfin" / "SEntFiN.csv"
-    rows, removed = _headlines(headlines, tasks)
-    sha256[headlines.name] = _sha256(headlines)
-    train_rows.append(rows)
+    removed: dict[str, int] = {}
+    if with_headlines:
+        path = folder / HEADLINES
+        rows, removed = _headlines(path, tasks)
+        sha256[path.name] = _sha256(path)
+        train_rows.append(rows)
 
     return _assembled(
         tasks,
@@ -95,6 +102,17 @@ def load(folder: Path, *, seed: int, development_share: float = 0.1) -> Dataset:
         seed=seed,
         development_share=development_share,
     )
+
+
+def headlines(folder: Path, tasks: Mapping[str, tuple[str, ...]]) -> pd.DataFrame:
+    """SEntFiN's headlines whose entities all have one sentiment: each text once, as a row of a `Dataset`.
+
+    Raises:
+        DatasetError: the file is absent or not as expected.
+    """
+    rows, _ = _headlines(folder / HEADLINES, tasks)
+    agreed = rows.groupby(_keys(rows))[SENTIMENT].transform("nunique").eq(1)
+    return rows[agreed & ~_keys(rows).duplicated() & rows["text"].ne("")].reset_index(drop=True)
 
 
 def load_table(

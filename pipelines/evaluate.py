@@ -35,7 +35,6 @@ FORMAT: Final = 1
 REPORT: Final = "report.json"
 DOCUMENT: Final = "report.md"
 _CHUNK: Final = 256
-_HEADLINES_FILE: Final = "SEntFiN.csv"
 _DEFAULT_SEED: Final = 20
 
 
@@ -289,13 +288,12 @@ def _plain_scores(wanted: NDArray[np.integer], given: NDArray[np.integer], label
 
 def _titles(folder: Path, data: Dataset, info: ModelInfo) -> tuple[pd.DataFrame, bool]:
     """SEntFiN's titles that the model did not learn from, and whether it learned from others of them."""
-    titles, _ = dataset._headlines(folder / "sentfin" / _HEADLINES_FILE, data.tasks)
-    keys = titles["text"].str.casefold()
-    if _HEADLINES_FILE in _hashes(info):
-        rows = data.development
-        return rows[rows["text"].str.casefold().isin(set(keys)) & rows[SENTIMENT].ne(MISSING)], True
-    agreed = titles.groupby(keys)[SENTIMENT].transform("nunique").eq(1)
-    return titles[agreed & ~keys.duplicated() & titles["text"].ne("")], False
+    titles = dataset.headlines(folder, data.tasks)
+    if dataset.HEADLINES.name not in _hashes(info):
+        return titles, False
+    rows = data.development
+    among = rows["text"].str.casefold().isin(set(titles["text"].str.casefold()))
+    return rows[among & rows[SENTIMENT].ne(MISSING)], True
 
 
 def _slices(

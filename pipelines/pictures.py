@@ -9,7 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipelines.baselines import EFFICIENCY_PICTURE, efficiency
+from pipelines import comparison
+from pipelines.baselines import efficiency, first_seeds
+from pipelines.comparison import EFFICIENCY_PICTURE
 from pipelines.scores import share
 
 # Okabe and Ito's colours, which people of any colour vision can tell apart; cividis is such a scale too.
@@ -34,6 +36,15 @@ def draw(found: Mapping[str, Any]) -> dict[str, bytes]:
     for task, section in found["tasks"].items():
         made[confusion_picture(task)] = svg(_confusion(task, section))
         made[reliability_picture(task)] = svg(_reliability(task, section))
+    for row in first_seeds((found["comparison"] or {}).get("baselines", ())):
+        name = f"{row['task']}, learned alone"
+        sides = {
+            when: {"bins": part["bins"], "calibration_error": {"value": part["error"]}}
+            for when, part in row["calibration"].items()
+        }
+        section = {"labels": list(row["f1"]), "confusion": row["confusion"], **sides}
+        made[comparison.confusion_picture(row["task"])] = svg(_confusion(name, section))
+        made[comparison.reliability_picture(row["task"])] = svg(_reliability(name, section))
     if curves := efficiency(found["comparison"]):
         made[EFFICIENCY_PICTURE] = svg(_efficiency(curves))
     return made

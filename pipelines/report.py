@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pipelines import baselines, pictures, robustness
+from pipelines import comparison, pictures, robustness
 from pipelines.baselines import FIGURES
 from pipelines.markdown import interval, points, table
 
@@ -16,7 +16,7 @@ def render(found: Mapping[str, Any]) -> str:
         *(_task(task, section) for task, section in found["tasks"].items()),
         _calibration(found),
         _precision(found["precision"]),
-        baselines.document(found["comparison"]),
+        comparison.document(found["comparison"]),
         _headlines(found["headlines"]),
         robustness.document(found["robustness"]),
         _limits(found),

@@ -5,7 +5,24 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from pipelines.baselines import ComparisonError, document, efficiency, read_comparison
+from pipelines.baselines import ComparisonError, efficiency, read_comparison
+from pipelines.comparison import document
+
+ERRORS = {"before": 0.05, "after": 0.02}
+
+
+def scores(accuracy: float, rows: int = 100) -> dict[str, Any]:
+    return {
+        name: {"value": value, "low": value - 0.02, "high": value + 0.02}
+        for name, value in (("accuracy", accuracy), ("macro_f1", accuracy - 0.1))
+    } | {"rows": rows}
+
+
+def bins(accuracy: float) -> list[dict[str, Any]]:
+    return [
+        {"low": 0.0, "high": 0.5, "texts": 0, "confidence": None, "accuracy": None},
+        {"low": 0.5, "high": 1.0, "texts": 100, "confidence": 0.9, "accuracy": accuracy},
+    ]
 
 
 def run(name: str, seed: int, accuracy: dict[str, float], share: float = 1.0, **given: Any) -> dict[str, Any]:
@@ -18,12 +35,10 @@ def run(name: str, seed: int, accuracy: dict[str, float], share: float = 1.0, **
         "sharing": "shared",
         "metrics": {
             task: {
-                "accuracy": value,
-                "macro_f1": value - 0.1,
-                "rows": 100,
-                "calibration_error": 0.05,
-                "calibration_error_scaled": 0.02,
+                **scores(value),
+                "calibration": {when: {"error": error, "bins": bins(value)} for when, error in ERRORS.items()},
                 "f1": {"good": value, "bad": value - 0.2},
+                "confusion": [[50, 10], [5, 35]],
             }
             for task, value in accuracy.items()
         },
@@ -148,6 +163,32 @@ def test_ways_of_joint_learning_are_kept_apart(tmp_path):
     }
 
 
+def test_each_single_task_model_is_shown_with_its_intervals_and_the_first_with_pictures(tmp_path):
+    text = "\n".join(document(read_comparison(write(tmp_path, {"settings": {}, "runs": runs()}))))
+
+    assert "| topic | 2 | 0.910 (0.890 to 0.930) | 0.810 (0.790 to 0.830) | 100 |" in text
+    assert text.count("(confusion-topic-alone.svg)") == text.count("(reliability-sentiment-alone.svg)") == 1
+
+
+def test_models_that_saw_no_headlines_are_shown_on_them_and_kept_out_of_the_comparison(tmp_path):
+    outside = [
+        run("joint", 1, {"topic": 0.4, "sentiment": 0.85}, headlines=scores(0.7, 9000)),
+        run("single", 1, {"sentiment": 0.86}, headlines=scores(0.65, 9000)),
+    ]
+    without, found = (
+        read_comparison(write(tmp_path, {"settings": {}, "runs": given})) for given in (runs(), runs() + outside)
+    )
+
+    assert found["groups"] == without["groups"]
+    assert found["baselines"] == without["baselines"]
+    text = "\n".join(document(found))
+    assert (
+        "| single | 1 | 0.650 (0.630 to 0.670) | 0.550 (0.530 to 0.570) | 9,000 | 0.860 (0.840 to 0.880) "
+        "| 0.760 (0.740 to 0.780) |"
+    ) in text
+    assert "tweets alone" not in "\n".join(document(without))
+
+
 def test_the_document_says_where_joint_learning_loses(tmp_path):
     text = "\n".join(document(read_comparison(write(tmp_path, {"settings": {"epochs": 2}, "runs": runs()}))))
 
@@ -173,8 +214,8 @@ def changed(**change: Any) -> dict[str, Any]:
         (changed(name="both"), r"runs\.json: runs\.0\.name: Input should be 'joint' or 'single', found 'both'"),
         (changed(share=0), r"runs\.json: runs\.0\.share: Input should be greater than 0, found 0"),
         (
-            changed(metrics={"topic": {"accuracy": 87.0, "macro_f1": 0.8, "rows": 9}}),
-            r"runs\.json: runs\.0\.metrics\.topic\.accuracy: .*less than or equal to 1, found 87\.0",
+            changed(metrics={"topic": scores(87.0)}),
+            r"runs\.json: runs\.0\.metrics\.topic\.accuracy\.value: .*less than or equal to 1, found 87\.0",
         ),
         (
             changed(metrics={"topic": {"accuracy": float("nan"), "macro_f1": 0.8, "rows": 9}}),

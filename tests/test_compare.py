@@ -32,14 +32,16 @@ def test_every_way_seed_and_share_is_planned_once_and_topics_alone_only_with_all
     found = list(plans(["topic", "sentiment"], [1, 2], [0.1, 1]))
 
     both, topic, sentiment = ("topic", "sentiment"), ("topic",), ("sentiment",)
-    assert [(plan.tasks, plan.seed, plan.share) for plan in found if plan.seed == 1] == [
-        (both, 1, 1),
-        (topic, 1, 1),
-        (sentiment, 1, 1),
-        (both, 1, 0.1),
-        (sentiment, 1, 0.1),
+    assert [(plan.tasks, plan.share, plan.with_headlines) for plan in found if plan.seed == 1] == [
+        (both, 1, True),
+        (topic, 1, True),
+        (sentiment, 1, True),
+        (both, 0.1, True),
+        (sentiment, 0.1, True),
+        (both, 1, False),
+        (sentiment, 1, False),
     ]
-    assert len(found) == len({plan.name for plan in found}) == 10
+    assert len(found) == len({plan.name for plan in found}) == 14
 
 
 def test_a_single_tasks_set_has_its_labelled_rows_alone(data):
@@ -72,10 +74,30 @@ def test_a_model_is_trained_measured_and_kept_and_its_results_are_read_by_the_re
     assert again == runs[0]  # it was not trained anew
     assert [run["name"] for run in runs] == ["joint", "single", "single"]
     assert runs[0]["metrics"].keys() == {"topic", "sentiment"}
-    assert all(0 <= scores["accuracy"] <= 1 for run in runs for scores in run["metrics"].values())
+    for run in runs:
+        assert run["headlines"] is None
+        for scores in run["metrics"].values():
+            assert 0 <= scores["accuracy"]["low"] <= scores["accuracy"]["value"] <= scores["accuracy"]["high"] <= 1
+            correct = sum(row[label] for label, row in enumerate(scores["confusion"]))
+            assert correct / scores["rows"] == pytest.approx(scores["accuracy"]["value"], abs=1e-4)
+            assert sum(part["texts"] for part in scores["calibration"]["after"]["bins"]) == scores["rows"]
     assert all(
         scores["f1"].keys() == set(tiny_model.TASKS[task]) for run in runs for task, scores in run["metrics"].items()
     )
     file = tmp_path / "comparison.json"
     file.write_text(json.dumps({"settings": options.plain(), "runs": runs}))
     assert read_comparison(file)["settings"]["learning_rate"] == options.learning_rate
+
+
+def test_a_model_that_saw_no_headlines_is_measured_on_them_too(data, tmp_path: Path):
+    options = replace(OPTIONS, epochs=1, encoder=str(tiny_model.write_encoder(tmp_path / "encoder")))
+    titles = data.validation["sentiment"].head(20)
+
+    outcome = compare.run(
+        Plan(("sentiment",), 1, with_headlines=False), data, tmp_path / "model", options, headlines=titles
+    )
+
+    assert outcome["headlines"]["rows"] == 20
+    assert outcome["headlines"]["accuracy"]["value"] * 20 == pytest.approx(
+        round(outcome["headlines"]["accuracy"]["value"] * 20)
+    )

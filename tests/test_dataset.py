@@ -77,6 +77,26 @@ def test_headlines_count_where_their_entities_agree_and_are_left_out_with_the_re
     assert data.removed["sentiment: text stands in validation"] == 1
 
 
+def test_headlines_can_be_left_out_and_then_each_agreed_one_is_had_once(tmp_path):
+    folder = write(
+        tmp_path,
+        headlines=[
+            ("banks fall", "{'Alba': 'negative'}"),
+            ("Banks  fall", "{'Alba': 'negative'}"),
+            ("torn", "{'Alba': 'negative'}"),
+            ("torn", "{'Alba': 'positive'}"),
+            ("oil up", "{'Alba': 'positive'}"),
+        ],
+    )
+
+    data = dataset.load(folder, seed=1, with_headlines=False)
+    found = dataset.headlines(folder, data.tasks)
+
+    assert not {"banks fall", "oil up"} & rows(data).keys()
+    assert "SEntFiN.csv" not in data.sha256
+    assert found[["text", "sentiment"]].to_numpy().tolist() == [["banks fall", 0], ["oil up", 2]]
+
+
 def test_texts_are_cleaned_as_the_scorer_cleans_them(tmp_path):
     data = dataset.load(write(tmp_path, topic_train=[("  Johnson &amp;  Johnson\nup https://t.co/aB1 ", 2)]), seed=1)
 
