@@ -52,6 +52,8 @@ DOORS = {
     "alembic": ("monitor/database.py", "monitor/migrations/"),
     "apscheduler": ("monitor/daemon.py",),
     "captum": ("monitor/model/explain.py",),
+    "rapidfuzz": ("monitor/stories.py",),
+    "rensa": ("monitor/stories.py",),
     "torch": ("monitor/model/", "pipelines/"),
     "transformers": ("monitor/model/", "pipelines/"),
 }
