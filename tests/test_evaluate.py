@@ -428,7 +428,8 @@ def test_the_command_writes_the_report_with_its_comparison_and_prints_a_table(fo
     assert "macro-F1" in result.stdout
     assert {path.name for path in output.iterdir()} == {
         "report.json", "report.md", "data-efficiency.svg", "confusion-topic.svg", "confusion-sentiment.svg",
-        "reliability-topic.svg", "reliability-sentiment.svg",
+        "reliability-topic.svg", "reliability-sentiment.svg", "confusion-topic-alone.svg",
+        "confusion-sentiment-alone.svg", "reliability-topic-alone.svg", "reliability-sentiment-alone.svg",
     }  # fmt: skip
     document = (output / "report.md").read_text()
     assert "**Joint learning loses** on topic accuracy" in document
