@@ -69,8 +69,11 @@ class AlertBook:
             return None
         severity: Severity = "critical" if escalates else known.severity
         told = replace(known, **_told(reading, at) | {"severity": severity, "revision": known.revision + 1})
-        alert = self._supported(explain(told, start))
-        if alert.severity == known.severity:
+        explained = explain(told, start)
+        if known.severity == "critical":
+            return explained  # it stays so, whoever tells its news now
+        alert = self._supported(explained)
+        if alert.severity == "warning":
             return alert if worse else None
         return replace(alert, escalated_at=at)
 

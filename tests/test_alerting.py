@@ -152,6 +152,13 @@ def test_a_warning_turns_critical_once_a_second_publisher_has_it() -> None:
     assert (alert.severity, alert.escalated_at, alert.revision) == ("critical", NOON + 2 * BUCKET, 2)
 
 
+def test_a_critical_alert_stays_so_when_fewer_publishers_tell_what_is_worse() -> None:
+    book = AlertBook()
+    book.step(NOON, [_reading(1e-9, severity="critical")], _by(3))
+    [worse] = book.step(NOON + BUCKET, [_reading(1e-11, severity="critical")], _by(1))
+    assert (worse.severity, worse.escalated_at, worse.p_value) == ("critical", None, 1e-11)
+
+
 def test_an_alert_that_worsens_is_told_no_more_often_than_it_is_repeated() -> None:
     book = AlertBook(settings=AlertSettings(repeat_s=900))
     _opened(book, 1e-5)
