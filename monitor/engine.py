@@ -28,7 +28,7 @@ from monitor.records import (
     bucket_start,
 )
 from monitor.spikes import Detector
-from monitor.store import Store
+from monitor.store import PositionConflict, Store
 from monitor.stories import Stories
 from monitor.trends import Trends, Watermark
 from monitor.watchlist import Watchlist
@@ -106,8 +106,7 @@ class Engine:
         self._reject = reject
         self._watchlist = Watchlist(settings.watchlist, scorer.topics)
         self._watermark = Watermark(settings.trends)
-        self._stories = Stories(timedelta(hours=settings.trends.story_hours))
-        self._stories_restored = False
+        self._forget_stories()
         self._touched: dict[int, datetime] = {}
         watched = [Series("entity", name) for name in self._watchlist.names]
         topics = [Series("topic", topic) for topic in scorer.topics]
@@ -182,7 +181,12 @@ class Engine:
             StoreUnavailable: nothing was stored; the same batch can be committed again.
         """
         started = time.perf_counter()
-        entries = self.store.commit(self.source, prepared.entries, prepared.positions, now)
+        try:
+            entries = self.store.commit(self.source, prepared.entries, prepared.positions, now)
+        except PositionConflict:
+            # Its records may be read again, or may be stored already: only the store knows which stories it holds.
+            self._forget_stories()
+            raise
         self.metrics.commit_seconds.observe(time.perf_counter() - started)
         self._stories.settle(entry.story for entry in entries)
         for entry in entries:
@@ -250,6 +254,10 @@ class Engine:
     def watermark(self) -> datetime | None:
         """Event time that has passed for sure."""
         return self._watermark.at
+
+    def _forget_stories(self) -> None:
+        self._stories = Stories(timedelta(hours=self._settings.trends.story_hours))
+        self._stories_restored = False
 
     def _restore_stories(self) -> None:
         if self._stories_restored:

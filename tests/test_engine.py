@@ -431,3 +431,15 @@ def test_windows_are_shown_as_they_closed(store: Store) -> None:
     assert _sample(engine, "sentiment_window_score", **labels) == pytest.approx(0.25)
     assert store.evaluated_through("test") == _at(10)
     assert (_at(10) - NOON) % BUCKET == timedelta(0)
+
+
+def test_stories_of_a_batch_that_another_worker_held_up_are_told_anew_and_are_no_copies(store: Store) -> None:
+    engine = _engine(store)
+    store.commit("test", [], [PositionUpdate(1, None, 7)], _at(0))
+    news = _news(0, "Financials: bad run on Harrowgate")
+    both = Batch((RawRecord(0, 0, news),), (PositionUpdate(0, None, 1), PositionUpdate(1, 6, 8)))
+    with pytest.raises(PositionConflict):
+        engine.process(both, _at(1))
+    [stored] = engine.process(_batch([news]), _at(2))
+    assert not stored.copy
+    assert _bucket_sums(store, BANKS).negative_stories == 1
