@@ -51,7 +51,7 @@ def p_threshold(false_alarms_per_week: float, rates: Floats) -> float:
     """
     at_open_p = float(alarms_per_week(rates).sum())
     least, largest = THRESHOLDS
-    if at_open_p <= 0:
+    if at_open_p * (largest / OPEN_P) ** SLOPE <= false_alarms_per_week:
         return largest
     return float(np.clip(OPEN_P * (false_alarms_per_week / at_open_p) ** (1 / SLOPE), least, largest))
 

@@ -254,7 +254,7 @@ def test_asking_for_more_false_alarms_gives_a_larger_threshold_within_what_was_c
     asked = [p_threshold(alarms, rates) for alarms in (1e-9, 0.1, 1.0, 10.0, 1e9)]
     assert asked == sorted(asked)
     assert (asked[0], asked[-1]) == THRESHOLDS
-    assert p_threshold(1.0, np.zeros(3)) == THRESHOLDS[1]
+    assert p_threshold(1.0, np.zeros(3)) == p_threshold(1.0, np.full(3, 1e-280)) == THRESHOLDS[1]
 
 
 def test_a_series_of_next_to_nothing_raises_next_to_no_false_alarms() -> None:
