@@ -176,7 +176,8 @@ class Evaluation:
             models=self._store.models_seen(alert.series, start, end),
             late=window.late,
             copies=window.items - window.late - window.stories,
-            publishers=evidence.publishers(negative),
+            # Of a burst of volume, the negative items are only a part.
+            publishers=None if alert.kind == "volume_burst" else evidence.publishers(negative),
             words=evidence.standing_out(*(list(map(evidence.words, titles.values())) for titles in (now, before))),
             entities=evidence.standing_out(self._named(alert.series, now), self._named(alert.series, before)),
         )
