@@ -235,10 +235,11 @@ class Stories:
         text, at = _text(title), _ticks(event_at)
         shingles = _shingles(text)
         minima = _minima(shingles)
-        if (row := self._nearest(text, shingles, minima, at)) is not None:
+        signature = _signature(minima)
+        if (row := self._nearest(text, shingles, minima, signature, at)) is not None:
             return f"{self._names[row]:016x}", True
         name = _name(text, at)
-        if (row := self._add(name, text, at, minima)) is not None:
+        if (row := self._add(name, text, at, minima, signature)) is not None:
             self._unsettled.append((row, name))
         return f"{name:016x}", False
 
@@ -269,12 +270,12 @@ class Stories:
                 others.setdefault(story, (text, at))
             elif story not in first_told:
                 first_told.add(story)
-                self._add(name, text, at, _minima(_shingles(text)))
+                self._restore(name, text, at)
         for story, (text, at) in others.items():
             # Of a story without its first item there are two kinds: those that were told too long ago, which are
             # forgotten, and those that an earlier version named, which go on from the oldest item there is.
             if story not in first_told and at >= self._forgotten + self._remember:
-                self._add(int(story, 16), text, at, _minima(_shingles(text)))
+                self._restore(int(story, 16), text, at)
 
     def advance(self, watermark: datetime) -> datetime:
         """Forget the stories that no item will be compared with any more, now that event time has come so far.
@@ -288,7 +289,11 @@ class Stories:
             self._remove(row)
         return _EPOCH + self._forgotten * _TICK
 
-    def _add(self, name: int, text: str, at: int, minima: RMinHash) -> int | None:
+    def _restore(self, name: int, text: str, at: int) -> None:
+        minima = _minima(_shingles(text))
+        self._add(name, text, at, minima, _signature(minima))
+
+    def _add(self, name: int, text: str, at: int, minima: RMinHash, signature: NDArray[np.uint8]) -> int | None:
         """The row of a new story; none if it is of a time that is forgotten already."""
         if at < self._forgotten:
             return None
@@ -296,7 +301,7 @@ class Stories:
             self._grow()
         row = self._free.pop()
         self._texts[row], self._told_at[row], self._names[row] = text, at, name
-        self._signatures[row] = _signature(minima)
+        self._signatures[row] = signature
         self._index.insert(row, minima)
         return row
 
@@ -314,11 +319,15 @@ class Stories:
         self._texts[row], self._told_at[row] = "", _FREE
         self._free.append(row)
 
-    def _nearest(self, text: str, shingles: set[str], minima: RMinHash, at: int) -> int | None:
+    def _nearest(
+        self, text: str, shingles: set[str], minima: RMinHash, signature: NDArray[np.uint8], at: int
+    ) -> int | None:
         """The row of the story that this text tells again; of several the most alike, then the nearest in time."""
         rows = np.array(self._index.query(minima), np.int64)
+        if not len(rows):
+            return None
         distances = np.abs(self._told_at[rows] - at)
-        shares = np.count_nonzero(self._signatures[rows] == _signature(minima), axis=1) / (_BANDS * _ROWS)
+        shares = np.count_nonzero(self._signatures[rows] == signature, axis=1) / (_BANDS * _ROWS)
         near = np.flatnonzero((distances <= self._remember) & (shares >= _ALIKE_WITHIN - _MARGIN))
         order = np.lexsort((self._names[rows[near]], distances[near], -shares[near]))
         for row in rows[near[order[:_COMPARED]]].tolist():

@@ -40,6 +40,7 @@ from monitor.stories import Stories, story_name
 from pipelines.dataset import default_folder
 from pipelines.headlines import headlines
 from pipelines.scores import Estimate, share
+from pipelines.stream import resident_bytes
 
 PAIRS: Final = Path(__file__).with_name("story_pairs.csv")
 SPAN: Final = timedelta(hours=48)
@@ -181,13 +182,13 @@ def cost(remembered: int, measured: int, seed: int = 0) -> Cost:
     known = [(title, _START + SPAN * (number / remembered)) for number, title in enumerate(titles[:remembered])]
     stored = [(title, story_name(title, at), at) for title, at in known]
     gc.collect()
-    before = _resident_bytes()
+    before = resident_bytes(os.getpid())
     stories = Stories(SPAN)
     started = time.perf_counter()
     stories.restore(stored)
     restore = time.perf_counter() - started
     gc.collect()
-    story_bytes = (_resident_bytes() - before) / len(stories)
+    story_bytes = (resident_bytes(os.getpid()) - before) / len(stories)
     exact = {exact_key(title): story for title, story, _ in stored}
     now = _START + SPAN
     per_round = measured // _ROUNDS
@@ -207,10 +208,6 @@ def _mean_seconds(place: Callable[[str], object], titles: Sequence[str]) -> floa
     for title in titles:
         place(title)
     return (time.perf_counter() - started) / len(titles)
-
-
-def _resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _titles(path: Path, column: str) -> list[tuple[str, datetime]]:
