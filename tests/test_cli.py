@@ -297,10 +297,11 @@ def test_backtest_writes_the_alerts_of_a_history(tmp_path: Path) -> None:
     assert f"{len(alerts)} alerts in 400 items" in done.stderr
 
 
-def test_check_names_what_works_and_what_does_not(tmp_path: Path) -> None:
-    news = tmp_path / "news.jsonl"
+def _file_config(folder: Path, rest: str) -> Path:
+    """Settings that read three records of a file, and more."""
+    news = folder / "news.jsonl"
     news.write_text("\n".join(_records(3)) + "\n")
-    config = tmp_path / "monitor.toml"
+    config = folder / "monitor.toml"
     config.write_text(
         f"""
         [source]
@@ -308,11 +309,15 @@ def test_check_names_what_works_and_what_does_not(tmp_path: Path) -> None:
         [file]
         path = "{news}"
         [store]
-        url = "sqlite:///{tmp_path}/monitor.db"
-        [alerts]
-        alertmanager_urls = ["http://127.0.0.1:1"]
+        url = "sqlite:///{folder}/monitor.db"
         """
+        + rest
     )
+    return config
+
+
+def test_check_names_what_works_and_what_does_not(tmp_path: Path) -> None:
+    config = _file_config(tmp_path, '[alerts]\nalertmanager_urls = ["http://127.0.0.1:1"]')
     done = _run("check", "--config", config)
     states = {line[8:].partition(":")[0]: line[:6].strip() for line in done.stdout.splitlines()}
     assert states == {
@@ -327,22 +332,7 @@ def test_check_names_what_works_and_what_does_not(tmp_path: Path) -> None:
 
 
 def test_check_refuses_a_watched_entity_on_a_topic_that_the_model_does_not_know(tmp_path: Path) -> None:
-    news = tmp_path / "news.jsonl"
-    news.write_text(_records(1)[0] + "\n")
-    config = tmp_path / "monitor.toml"
-    config.write_text(
-        f"""
-        [source]
-        kind = "file"
-        [file]
-        path = "{news}"
-        [store]
-        url = "sqlite:///{tmp_path}/monitor.db"
-        [[watchlist]]
-        name = "Harrowgate"
-        topics = ["Financial"]
-        """
-    )
+    config = _file_config(tmp_path, '[[watchlist]]\nname = "Harrowgate"\ntopics = ["Financial"]')
     done = _run("check", "--config", config)
     assert done.returncode == 1
     assert "failed  model: watchlist, 'Harrowgate': topics: 'Financial' is not a topic of the model" in done.stdout
