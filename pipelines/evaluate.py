@@ -15,13 +15,13 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from monitor.config import ModelSettings
+from monitor.config import ModelSettings, SpikeSettings
 from monitor.model import checkpoint
 from monitor.model.checkpoint import ModelInfo
 from monitor.model.network import MISSING
 from monitor.model.scorer import SENTIMENT, Scorer, open_scorer
 from monitor.output import Misuse, progress_bar
-from monitor.records import MonitorError
+from monitor.records import SENTIMENTS, MonitorError
 from pipelines import calibration, dataset, documents, pictures, report, robustness, scores
 from pipelines.baselines import read_comparison
 from pipelines.dataset import Dataset
@@ -226,7 +226,31 @@ def _tasks(
             "before": _calibration(before, rows, task, options),
             "after": _calibration(after, rows, task, options),
         }
+    if SENTIMENT in found:
+        known = data.development[SENTIMENT].to_numpy()
+        cut_out = known != MISSING
+        wanted = data.validation[SENTIMENT][SENTIMENT].to_numpy()
+        found[SENTIMENT]["negative"] = _negative(
+            {
+                "development": (development[SENTIMENT][cut_out], known[cut_out]),
+                "validation": (answers[SENTIMENT], wanted),
+            }
+        )
     return found
+
+
+def _negative(sets: Mapping[str, tuple[NDArray[np.floating], NDArray[np.integer]]]) -> dict[str, Any]:
+    """What the monitor counts as negative: how much of it is, and how much of what is negative it counts."""
+    label, least = SENTIMENTS.index("negative"), SpikeSettings().negative_from
+    shares = {}
+    for name, (probs, wanted) in sets.items():
+        given, right = probs[:, label] >= least, wanted == label
+        hits = int((given & right).sum())
+        shares[name] = {
+            what: asdict(scores.share(hits, int(of.sum()))) if of.any() else None
+            for what, of in (("precision", given), ("recall", right))
+        }
+    return {"from": least, **shares}
 
 
 def _bootstrap(rows: pd.DataFrame, task: str, probs: NDArray[np.floating], options: Options) -> scores.Bootstrap:

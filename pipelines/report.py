@@ -114,6 +114,24 @@ def _task(task: str, section: Mapping[str, Any]) -> Iterable[str]:
             ),
         )
     yield f"![Confusion matrix of {task}]({pictures.confusion_picture(task)})"
+    if "negative" in section:
+        yield from _negative(section["negative"])
+
+
+def _negative(found: Mapping[str, Any]) -> Iterable[str]:
+    yield (
+        f"The monitor counts a text as negative from P(negative) = {found['from']:g} on, the setting "
+        "`spikes.negative_from`, chosen on the development rows. Precision: of what it counts, the share that is "
+        "negative; recall: of what is negative, the share that it counts."
+    )
+    kinds = ("precision", "recall")
+    yield table(
+        ("rows", *kinds),
+        (
+            (name, *("" if found[name][kind] is None else interval(found[name][kind]) for kind in kinds))
+            for name in ("development", "validation")
+        ),
+    )
 
 
 def _calibration(found: Mapping[str, Any]) -> Iterable[str]:

@@ -116,6 +116,17 @@ def test_scores_are_those_of_the_scorer_on_every_validation_row(found, served):
     assert found["data"]["validation"]["topic"] == {"rows": 61, "texts": 60}
 
 
+def test_what_the_monitor_counts_as_negative_is_told_with_its_precision_and_recall(found, served):
+    counted = found["tasks"]["sentiment"]["negative"]
+    rows, probs = served["sentiment"]
+    wanted, given = rows["sentiment"].to_numpy() == 0, probs[:, 0] >= counted["from"]
+    for kind, of in (("precision", given), ("recall", wanted)):
+        expected = (wanted & given).sum() / of.sum() if of.any() else None
+        told = counted["validation"][kind]
+        assert (told and told["value"]) == (expected and pytest.approx(expected, abs=1e-6))
+    assert "negative" not in found["tasks"]["topic"]
+
+
 def test_a_model_without_temperatures_serves_what_is_measured_before_scaling(found, served):
     for task, (rows, probs) in served.items():
         section = found["tasks"][task]
