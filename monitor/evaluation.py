@@ -108,6 +108,7 @@ class Evaluation:
         """Another worker evaluates now: show nothing, and start over from the store when it is this one's turn."""
         self._metrics.hide_series()
         self._through = None
+        self._alerts = self._stored_alerts()
 
     def _reset(self) -> None:
         """Forget what was derived from closed buckets; the store still has it."""
@@ -115,8 +116,11 @@ class Evaluation:
             sorted({*self._settings.trends.windows_minutes, *self._settings.spikes.windows_minutes})
         )
         self._detector = Detector(self._settings.spikes, self._settings.alerts.false_alarms_per_week)
-        self._alerts = AlertBook(self._store.open_alerts(), self._settings.alerts)
+        self._alerts = self._stored_alerts()
         self._through = None
+
+    def _stored_alerts(self) -> AlertBook:
+        return AlertBook(self._store.open_alerts(), self._settings.alerts)
 
     def _replay(self, start: datetime, end: datetime) -> None:
         buckets = self._buckets(start, end)
@@ -164,20 +168,20 @@ class Evaluation:
     def _explain(self, alert: Alert, start: datetime) -> Alert:
         """The alert with what lies behind it: stories, publishers, words and entities that stand out."""
         end = alert.updated_at
-        found = self._store.window_items(alert.series, start, end, _EVIDENCE_ITEMS)
-        negative = [item for item in found if not item.late]
+        only_negative = alert.kind != "volume_burst"
+        found = self._store.window_items(alert.series, start, end, _EVIDENCE_ITEMS, negative=only_negative)
+        behind = [item for item in found if not item.late]
         before = self._store.titles(alert.series, start - _BEFORE, start, _BEFORE_STORIES)
-        now = {item.id: item.title for item in negative if not item.copy}
+        now = {item.id: item.title for item in behind if not item.copy}
         window = self._trends.window(alert.series, window_minutes(alert.window))
         return replace(
             alert,
             counting=self._settings.spikes.counting,
-            evidence=evidence.stories(negative, _EVIDENCE_STORIES),
+            evidence=evidence.stories(behind, _EVIDENCE_STORIES),
             models=self._store.models_seen(alert.series, start, end),
             late=window.late,
             copies=window.items - window.late - window.stories,
-            # Of a burst of volume, the negative items are only a part.
-            publishers=None if alert.kind == "volume_burst" else evidence.publishers(negative),
+            publishers=evidence.publishers(behind),
             words=evidence.standing_out(*(list(map(evidence.words, titles.values())) for titles in (now, before))),
             entities=evidence.standing_out(self._named(alert.series, now), self._named(alert.series, before)),
         )
@@ -194,9 +198,8 @@ class Evaluation:
         """The alert with how much it was in all, now that it is over."""
         start = alert.opened_at - timedelta(minutes=window_minutes(alert.window))
         total = Counts()
-        for series, _, counts in self._store.buckets(bucket_start(start), alert.resolved_at or alert.updated_at):
-            if series == alert.series:
-                total += counts.judged(alert.counting)
+        for _, _, counts in self._store.buckets(bucket_start(start), alert.updated_at, alert.series):
+            total += counts.judged(alert.counting)
         return replace(alert, in_all=(total.negatives - total.late_negatives, total.items - total.late))
 
     def _count(self, alerts: Sequence[Alert]) -> None:

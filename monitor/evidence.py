@@ -17,9 +17,9 @@ _MOST: Final = 6
 
 
 def stories(items: Iterable[StoredItem], most: int) -> tuple[Evidence, ...]:
-    """The stories that negative items tell, the weightiest first: how negative, how often copied, and how new.
+    """The stories that items tell, the weightiest first: how negative, how often copied, and how new.
 
-    A story weighs P(negative) - P(positive) of its most negative item, times 1 + the binary logarithm of how many
+    A story weighs how negative its most negative item is, from 0 to 1, times 1 + the binary logarithm of how many
     items told it, and half of that where it was first told before these items.
     """
     told: dict[str, list[StoredItem]] = {}
@@ -28,7 +28,8 @@ def stories(items: Iterable[StoredItem], most: int) -> tuple[Evidence, ...]:
 
     def weight(copies: list[StoredItem]) -> float:
         novelty = 0.5 if all(item.copy for item in copies) else 1.0
-        return -min(item.sentiment_score for item in copies) * (1 + math.log2(len(copies))) * novelty
+        negativity = (1 - min(item.sentiment_score for item in copies)) / 2
+        return negativity * (1 + math.log2(len(copies))) * novelty
 
     ranked = sorted(told.values(), key=lambda copies: (-weight(copies), copies[0].id))
     return tuple(_story(copies) for copies in ranked[:most])

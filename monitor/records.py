@@ -165,10 +165,10 @@ class Entry:
     offset: int
     event_at: datetime
     story: str
+    negative_from: float
     entities: tuple[str, ...] = ()
     late: bool = False
     copy: bool = False
-    negative_from: float = 0.55
 
     @property
     def negative(self) -> bool:
@@ -254,8 +254,9 @@ class Alert:
     Attributes:
         late: items of the window that came too late to count.
         copies: items of the window that only repeat a story.
-        publishers: how many told its negative items; None where no item names one.
-        words, entities: more frequent in its negative stories than in the series' news before, the clearest first.
+        publishers: how many told what is behind it, the window's negative items, or all of them where it is a burst
+            of volume; None where no item names one.
+        words, entities: more frequent in that than in the series' news before, the clearest first.
         in_all: when resolved, how many were negative, and of how many, from its first window to its end.
     """
 
@@ -318,7 +319,6 @@ class StoredItem:
     model: str
     late: bool
     copy: bool
-    negative: bool
 
 
 def window_minutes(name: str) -> int:

@@ -90,12 +90,16 @@ class Detector:
             at: when the bucket starts. With it volumes are judged too, and their readings, which are
                 `VolumeReading`, follow those of negative share.
         """
-        self.admit(counts)
+        # What came late may not alert, neither now nor when this bucket is read again after a restart.
+        on_time = {
+            series: (count.items - count.late, count.negatives - count.late_negatives)
+            for series, count in counts.items()
+            if count.items > count.late
+        }
+        self.admit(on_time)
         items, negatives = np.zeros((2, len(self._rows)))
-        for series, count in counts.items():
-            row = self._rows[series]
-            # What came late may not alert, neither now nor when this bucket is read again after a restart.
-            items[row], negatives[row] = count.items - count.late, count.negatives - count.late_negatives
+        for series, judged in on_time.items():
+            items[self._rows[series]], negatives[self._rows[series]] = judged
         window = self.advance(items, negatives, at)
         names = list(self._rows)
         readings: list[Reading] = [

@@ -119,11 +119,15 @@ class Store:
                 for row in connection.execute(query)
             }
 
-    def buckets(self, start: datetime, end: datetime) -> list[tuple[Series, datetime, Counts]]:
-        """Every series' counts in each bucket that starts in [start, end), oldest first."""
+    def buckets(
+        self, start: datetime, end: datetime, series: Series | None = None
+    ) -> list[tuple[Series, datetime, Counts]]:
+        """The counts of a series (None: of every one) in each bucket that starts in [start, end), oldest first."""
         key = (BUCKETS.c.start, BUCKETS.c.dimension, BUCKETS.c.name)
         sums = (sa.func.sum(BUCKETS.c[name]) for name in _COUNTS)
-        within = (BUCKETS.c.start >= start, BUCKETS.c.start < end)
+        within = [BUCKETS.c.start >= start, BUCKETS.c.start < end]
+        if series is not None:
+            within += [BUCKETS.c.dimension == series.dimension, BUCKETS.c.name == series.name]
         query = sa.select(*key, *sums).where(*within).group_by(*key).order_by(*key)
         with self._database.read("read buckets") as connection:
             return [
@@ -131,15 +135,17 @@ class Store:
                 for moment, dimension, name, items, negatives, score, *others in connection.execute(query)
             ]
 
-    def window_items(self, series: Series, start: datetime, end: datetime, limit: int) -> list[StoredItem]:
-        """The negative items of a series with an event time in [start, end), the most negative first."""
+    def window_items(
+        self, series: Series, start: datetime, end: datetime, limit: int, *, negative: bool = True
+    ) -> list[StoredItem]:
+        """The items of a series with an event time in [start, end), the most negative first.
+
+        Args:
+            negative: leave out what does not count as negative.
+        """
         order = (ITEMS.c.sentiment_score, ITEMS.c.event_at, ITEMS.c.id)
-        query = (
-            sa.select(*_STORED_ITEM)
-            .where(_within(series, start, end), ITEMS.c.negative)
-            .order_by(*order)
-            .limit(limit)
-        )
+        wanted = [_within(series, start, end), *([ITEMS.c.negative] if negative else [])]
+        query = sa.select(*_STORED_ITEM).where(*wanted).order_by(*order).limit(limit)
         with self._database.read("read the items of a window") as connection:
             return [StoredItem(**row) for row in connection.execute(query).mappings()]
 

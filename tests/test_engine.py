@@ -12,6 +12,7 @@ import pytest
 
 from monitor.config import EntitySettings, Settings, SpikeSettings, TrendSettings
 from monitor.engine import Engine
+from monitor.evaluation import Evaluation
 from monitor.metrics import Metrics
 from monitor.records import (
     BUCKET,
@@ -443,3 +444,32 @@ def test_stories_of_a_batch_that_another_worker_held_up_are_told_anew_and_are_no
     [stored] = engine.process(_batch([news]), _at(2))
     assert not stored.copy
     assert _bucket_sums(store, BANKS).negative_stories == 1
+
+
+def test_a_burst_of_volume_is_judged_by_all_that_came_and_not_by_its_few_negative_items(store: Store) -> None:
+    settings = SETTINGS.model_copy(
+        update={"spikes": replace(SETTINGS.spikes, kinds=("volume_burst",), counting="items", volume_critical_z=7.0)}
+    )
+    engine = _engine(store, settings=settings)
+    usual = [_news(m, f"Financials: fine {m}", source="wire") for m in range(0, 3 * 1440, 10)]
+    engine.process(_batch(usual), _at(3 * 1440))
+    burst = [
+        _news(3 * 1440 + n / 30, f"Financials: fine {n}", id=f"b{n}", source=f"publisher {n % 5}") for n in range(90)
+    ]
+    burst.append(_news(3 * 1440 + 2, "Financials: bad day", id="bad", source="publisher 1"))
+    engine.process(_batch(burst, start=len(usual)), _at(3 * 1440 + 4))
+    engine.finish()
+    [alert] = [alert for alert in store.alerts() if alert.series == BANKS]
+    assert (alert.kind, alert.observed, alert.publishers, alert.severity) == ("volume_burst", 91, 5, "critical")
+
+
+def test_a_worker_that_stands_by_holds_no_alert_that_another_has_resolved(store: Store) -> None:
+    _after_a_usual_day(store, _copied(stories=12, copies=1))
+    evaluation = Evaluation(SETTINGS, store, Metrics(), source="test", shown=())
+    assert evaluation.open_alerts
+    resolved = [
+        replace(alert, resolved_at=_at(1600), revision=alert.revision + 1) for alert in evaluation.open_alerts
+    ]
+    store.save_evaluation("test", _at(1600), resolved)
+    evaluation.stand_by()
+    assert evaluation.open_alerts == ()

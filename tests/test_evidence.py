@@ -12,7 +12,7 @@ def item(name: str, story: str, score: float, *, source: str | None = None, copy
     at = NOON + timedelta(minutes=len(name))
     url = f"https://{source}.test/{name}" if source else None
     return StoredItem(
-        name, f"title {name}", at, None, source, url, None, at, story, "T", "negative", score, "m", False, copy, True
+        name, f"title {name}", at, None, source, url, None, at, story, "T", "negative", score, "m", False, copy
     )
 
 

@@ -297,3 +297,12 @@ def test_volumes_are_judged_once_the_time_is_given() -> None:
         (EVERYTHING, "volume_burst"),
     }
     assert len(burst) == 2
+
+
+def test_a_series_first_seen_through_a_late_item_is_followed_from_its_first_one_on_time() -> None:
+    late, without = _detector(), _detector()
+    late.update(_bucket({BANKS: (5, 1)}) | {OIL: Counts(items=1, late=1)})
+    without.update(_bucket({BANKS: (5, 1)}))
+    for detector in (late, without):
+        detector.update(_bucket({BANKS: (5, 1), OIL: (5, 1)}), datetime(2024, 3, 8, tzinfo=UTC))
+    assert late.volumes._seen.tolist() == without.volumes._seen.tolist()

@@ -66,6 +66,18 @@ class RecallContract:
         assert store.models_seen(EVERYTHING, *window) == ("m1", "m2")
         assert store.models_seen(ACME, *window) == ("m1",)
 
+    def test_items_that_are_not_negative_come_where_they_are_asked_for(self, store: Store) -> None:
+        store.commit(NEWS, [entry("bad", 1), entry("good", 2, score=0.5), entry("late", 99)], [moved(3)], NOW)
+        window = (DAY, DAY + timedelta(minutes=5))
+        assert [item.id for item in store.window_items(BANKS, *window, 10)] == ["bad"]
+        assert [item.id for item in store.window_items(BANKS, *window, 10, negative=False)] == ["bad", "good"]
+
+    def test_the_buckets_of_one_series_are_those_among_all(self, store: Store) -> None:
+        store.commit(NEWS, [entry("a", 1, entities=("Acme",)), entry("b", 6, topic="Oil")], [moved(2)], NOW)
+        everyone = store.buckets(FIRST_TIME, LAST_TIME)
+        for series in (EVERYTHING, BANKS, ACME):
+            assert store.buckets(FIRST_TIME, LAST_TIME, series) == [row for row in everyone if row[0] == series]
+
     def test_a_stored_item_is_as_it_came(self, store: Store) -> None:
         came = entry("a", 5, score=-0.25, late=True)
         store.commit(

@@ -90,7 +90,7 @@ def _late_entry(minutes: float) -> Entry:
     sentiment = {"negative": 0.75, "neutral": 0.25, "positive": 0.0}
     item = NewsItem("a", "Bank fails", _at(minutes))
     scored = Scored(item, "Financials", "negative", {"Financials": 1.0}, sentiment, "m")
-    return Entry(scored, partition=0, offset=0, event_at=_at(minutes), story="s", late=True)
+    return Entry(scored, partition=0, offset=0, event_at=_at(minutes), story="s", negative_from=0.5, late=True)
 
 
 def test_a_window_sums_the_last_closed_buckets() -> None:
