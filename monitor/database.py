@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
+import orjson
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -187,7 +188,7 @@ def _engine(url: str) -> tuple[Engine, str]:
             options = {"connect_args": libpq, "pool_pre_ping": True}
         else:
             raise StoreError(f"database {shown}: {parsed.drivername} is not supported; expected {_EXPECTED}")
-        engine = create_engine(parsed, hide_parameters=True, **options)
+        engine = create_engine(parsed, hide_parameters=True, json_serializer=_json, **options)
     except ModuleNotFoundError as error:
         raise StoreError(
             f"database {shown}: {error}; install PostgreSQL's driver with pip install 'sentiment-monitor[postgres]'"
@@ -198,6 +199,10 @@ def _engine(url: str) -> tuple[Engine, str]:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     return engine, shown
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value).decode()
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
