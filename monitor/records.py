@@ -143,6 +143,17 @@ class Counts:
             self.negative_stories + other.negative_stories,
         )
 
+    def __sub__(self, other: "Counts") -> "Counts":
+        return Counts(
+            self.items - other.items,
+            self.negatives - other.negatives,
+            self.score - other.score,
+            self.late - other.late,
+            self.late_negatives - other.late_negatives,
+            self.stories - other.stories,
+            self.negative_stories - other.negative_stories,
+        )
+
     def judged(self, counting: "Counting") -> "Counts":
         """What the detector judges: each story as one item, or the items themselves."""
         return Counts(self.stories, self.negative_stories) if counting == "stories" else self

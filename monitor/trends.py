@@ -73,7 +73,8 @@ class Trends:
     def __init__(self, windows_minutes: Sequence[int]) -> None:
         self.windows_minutes = tuple(windows_minutes)
         self.closed_through: datetime | None = None
-        self._buckets: deque[dict[Series, Counts]] = deque(maxlen=timedelta(minutes=max(windows_minutes)) // BUCKET)
+        self._buckets: deque[dict[Series, Counts]] = deque(maxlen=_buckets(max(windows_minutes)))
+        self._sums: dict[int, dict[Series, Counts]] = {minutes: {} for minutes in windows_minutes}
 
     def close(self, start: datetime, counts: Mapping[Series, Counts]) -> None:
         """Add the bucket that starts at `start`; buckets must come in order, empty ones too.
@@ -83,6 +84,15 @@ class Trends:
         """
         if self.closed_through is not None and start != self.closed_through:
             raise ValueError(f"bucket {start.isoformat()} does not follow {self.closed_through.isoformat()}")
+        for minutes, sums in self._sums.items():
+            if (length := _buckets(minutes)) <= len(self._buckets):
+                for series, left in self._buckets[-length].items():
+                    rest = sums[series] - left
+                    if rest.items:
+                        sums[series] = rest
+                    else:
+                        del sums[series]  # with what subtracting left of its score
+            _add(sums, counts)
         self._buckets.append(dict(counts))
         self.closed_through = start + BUCKET
 
@@ -93,20 +103,28 @@ class Trends:
         age = (self.closed_through - bucket_start(entry.event_at)) // BUCKET
         if not 1 <= age <= len(self._buckets):
             return
-        bucket = self._buckets[-age]
-        for series in entry.series:
-            bucket[series] = bucket.get(series, Counts()) + entry.counts
+        added = dict.fromkeys(entry.series, entry.counts)
+        _add(self._buckets[-age], added)
+        for minutes, sums in self._sums.items():
+            if age <= _buckets(minutes):
+                _add(sums, added)
 
     def window(self, series: Series, minutes: int) -> Counts:
-        """The sums over the last `minutes` of closed buckets."""
-        buckets = min(timedelta(minutes=minutes) // BUCKET, len(self._buckets))
-        total = Counts()
-        for age in range(1, buckets + 1):
-            if (counts := self._buckets[-age].get(series)) is not None:
-                total += counts
-        return total
+        """The sums over the last `minutes` of closed buckets, as far as held; those of `windows_minutes` at once."""
+        if minutes in self._sums:
+            return self._sums[minutes].get(series, Counts())
+        return sum(self.history(series, _buckets(minutes)), Counts())
 
     def history(self, series: Series, buckets: int) -> list[Counts]:
         """The last `buckets` closed buckets of a series, oldest first."""
         held = list(self._buckets)[-buckets:]
         return [bucket.get(series, Counts()) for bucket in held]
+
+
+def _buckets(minutes: int) -> int:
+    return timedelta(minutes=minutes) // BUCKET
+
+
+def _add(sums: dict[Series, Counts], added: Mapping[Series, Counts]) -> None:
+    for series, counts in added.items():
+        sums[series] = sums[series] + counts if series in sums else counts

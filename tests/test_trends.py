@@ -1,5 +1,7 @@
 """Event time: the watermark, lateness, and what windows hold."""
 
+import random
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -123,3 +125,19 @@ def test_a_late_item_whose_bucket_is_gone_or_still_open_changes_no_window(minute
 def test_a_gap_between_buckets_is_refused() -> None:
     with pytest.raises(ValueError, match=r"bucket 2023-03-10T12:20:00\+00:00 does not follow 2023-03-10T12:15:00"):
         _trends(1, 2, 3).close(_at(20), {})
+
+
+def test_windows_hold_what_their_buckets_hold_however_many_have_passed_and_whatever_came_late() -> None:
+    draw, trends = random.Random(4), Trends([15, 60])
+    for step in range(60):
+        present = [series for series in (FINANCIALS, EVERYTHING) if draw.random() < 0.5]
+        trends.close(
+            NOON + step * BUCKET, {series: Counts(items=draw.randint(1, 9), score=0.1) for series in present}
+        )
+        trends.amend(_late_entry(5 * draw.randint(step - 14, step + 1) + 2))
+        for series in (FINANCIALS, EVERYTHING):
+            for minutes in (15, 30, 60):
+                window = trends.window(series, minutes)
+                held = sum(trends.history(series, minutes // 5), Counts())
+                assert replace(window, score=0.0) == replace(held, score=0.0)
+                assert window.score == pytest.approx(held.score, abs=1e-12)
