@@ -99,7 +99,7 @@ class SourceSettings:
 
     kind: Literal["kafka", "file"] = Field(default="kafka", description="which of `[kafka]` and `[file]` to read")
     batch_items: int = Field(
-        default=256, ge=1, le=4096, description="most items that are scored and committed together"
+        default=512, ge=1, le=4096, description="most items that are scored and committed together"
     )
     linger_ms: int = Field(
         default=50, ge=0, le=5000, description="longest that a first item waits for others, milliseconds"

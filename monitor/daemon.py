@@ -1,10 +1,12 @@
 """The monitor as a daemon: read, score, store, evaluate, until told to stop."""
 
+import gc
 import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -119,6 +121,9 @@ class Daemon:
             engine = Engine(settings, store, scorer, self._metrics, source=source.name, reject=source.reject)
             delivery = life.enter_context(closing(self._delivery(store)))
             with self._scheduled(store, engine, delivery):
+                # What the start leaves is here to stay: looked through for garbage again and again, it would cost a
+                # tenth of the time that storing takes.
+                gc.freeze()
                 log.info("reading %s", source.name)
                 self._phase = "running"
                 self._loop(source, engine)
@@ -126,34 +131,35 @@ class Daemon:
         log.info("stopped, with nothing half-written")
 
     def _loop(self, source: Source, engine: Engine) -> None:
-        """Batch after batch: each is scored in a thread of its own while the one before it is stored in this one."""
+        """Batch after batch: some are scored, in threads of their own, while the one before is stored in this one."""
         limits = self._settings.source.batch_items, self._settings.source.linger_ms / 1000
-        with ThreadPoolExecutor(1, "scoring") as scoring:
-            work: _Work | None = None
+        at_once = engine.scorer.at_once
+        works: deque[_Work] = deque()
+        with ThreadPoolExecutor(at_once, "scoring") as scoring:
             while not self._stopping.is_set():
                 self._beat_at = time.monotonic()
                 reads = True
-                if work is None:
+                if not works:
                     batch = self._attempt(partial(source.poll, *limits, POLL_WAIT_S))
                     reads = batch is not None
                     if batch is None:
                         self._stopping.wait(RETRY_S)
                     elif batch.positions:
-                        work = batch, scoring.submit(engine.score, engine.parse(batch))
+                        works.append((batch, scoring.submit(engine.score, engine.parse(batch))))
                     elif source.exhausted() and self._attempt(engine.finish) is not None:
                         return
-                ahead: _Work | None = None
                 # A file is read on from the position that is stored, so only once that has moved.
-                if work is not None and isinstance(source, KafkaSource):
+                while isinstance(source, KafkaSource) and 0 < len(works) <= at_once:
                     batch = self._attempt(partial(source.ahead, limits[0]))
                     reads = batch is not None
-                    if batch is not None and batch.positions:
-                        ahead = batch, scoring.submit(engine.score, engine.parse(batch))
-                if work is not None and not self._process(source, engine, *work) and ahead is not None:
-                    ahead[1].cancel()
-                    ahead = None
-                work = ahead
-                waiting = [] if work is None else [position.partition for position in work[0].positions]
+                    if batch is None or not batch.positions:
+                        break
+                    works.append((batch, scoring.submit(engine.score, engine.parse(batch))))
+                if works and not self._process(source, engine, *works.popleft()):
+                    for _, scored in works:
+                        scored.cancel()
+                    works.clear()
+                waiting = {position.partition for batch, _ in works for position in batch.positions}
                 self._attempt(partial(self._tick, source, engine, waiting, works=reads))
 
     def _process(self, source: Source, engine: Engine, batch: Batch, scored: Future[ScoredBatch]) -> bool:
@@ -183,7 +189,7 @@ class Daemon:
             self._beat_at = time.monotonic()
             source.hold()
 
-    def _tick(self, source: Source, engine: Engine, waiting: Sequence[int], *, works: bool) -> None:
+    def _tick(self, source: Source, engine: Engine, waiting: Collection[int], *, works: bool) -> None:
         """Evaluate what is stored, now and then; `waiting` are the partitions of what was read and is not stored."""
         now = time.monotonic()
         if now - self._ticked_at < TICK_EVERY_S:

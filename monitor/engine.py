@@ -47,6 +47,7 @@ class ItemScorer(Protocol):
     version: str
     topics: tuple[str, ...]
     sentiments: tuple[str, ...]
+    at_once: int
     cache_hits: int
     cut_items: int
 
@@ -107,6 +108,7 @@ class Engine:
         self._watchlist = Watchlist(settings.watchlist, scorer.topics)
         self._watermark = Watermark(settings.trends)
         self._forget_stories()
+        self._scored = (scorer.cache_hits, scorer.cut_items)  # as the metrics have them
         self._touched: dict[int, datetime] = {}
         watched = [Series("entity", name) for name in self._watchlist.names]
         topics = [Series("topic", topic) for topic in scorer.topics]
@@ -133,12 +135,10 @@ class Engine:
         return ParsedBatch(tuple(items), tuple(wrong), batch.positions)
 
     def score(self, batch: ParsedBatch) -> ScoredBatch:
-        """Score a batch. Touches nothing else, so that one may be scored while another is stored."""
+        """Score a batch. Touches nothing else: as many as the scorer takes `at_once` may be scored while one is
+        stored."""
         started = time.perf_counter()
-        known, cut = self.scorer.cache_hits, self.scorer.cut_items
         scored = self.scorer.score([item for _, item in batch.items])
-        self.metrics.cache_hits.inc(self.scorer.cache_hits - known)
-        self.metrics.cut_items.inc(self.scorer.cut_items - cut)
         self.metrics.score_seconds.observe(time.perf_counter() - started)
         return ScoredBatch(batch, scored)
 
@@ -147,6 +147,7 @@ class Engine:
 
         To be called with the batches in their order, each followed by its `commit` before the next `tick`.
         """
+        self._count_scored()
         self._restore_stories()
         for record, error in batch.parsed.wrong:
             self._reject(record, error)
@@ -267,6 +268,11 @@ class Engine:
             since = self._stories.advance(self._watermark.at or max(newest))
             self._stories.restore(self.store.recent_stories(since))
         self._stories_restored = True
+
+    def _count_scored(self) -> None:
+        before, self._scored = self._scored, (self.scorer.cache_hits, self.scorer.cut_items)
+        self.metrics.cache_hits.inc(self._scored[0] - before[0])
+        self.metrics.cut_items.inc(self._scored[1] - before[1])
 
     def _touch(self, behind: Collection[int], now: datetime) -> None:
         every = timedelta(seconds=self._settings.trends.idle_after_s / 3)

@@ -1,5 +1,6 @@
 """Every Prometheus metric, built on a registry that is passed in. Labels come from closed sets only."""
 
+from collections import Counter as Tally
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import get_args
@@ -176,11 +177,12 @@ class Metrics:
 
     def stored(self, entries: Sequence[Entry], now: datetime) -> None:
         """Count items that were stored at `now`."""
+        for answer, items in Tally((entry.scored.topic, entry.scored.sentiment) for entry in entries).items():
+            self.items.labels(*answer).inc(items)
+        for entity, items in Tally(entity for entry in entries for entity in entry.entities).items():
+            self.entity_items.labels(entity).inc(items)
         for entry in entries:
-            self.items.labels(entry.scored.topic, entry.scored.sentiment).inc()
             self.item_delay_seconds.observe(max(0.0, (now - entry.scored.item.published_at).total_seconds()))
-            for entity in entry.entities:
-                self.entity_items.labels(entity).inc()
         self.late.inc(sum(entry.late for entry in entries))
         if entries:
             self.last_batch.set(now.timestamp())

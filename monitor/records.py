@@ -81,12 +81,13 @@ class Scored:
 @dataclass(frozen=True, slots=True)
 class RawRecord:
     """One record as a source read it. `value` is JSON of the contract; `original` the bytes it was made from,
-    where these differ (a CSV row)."""
+    where these differ (a CSV row); `key` what it is partitioned by, if anything."""
 
     partition: int
     offset: int
     value: bytes
     original: bytes | None = None
+    key: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ class WordScorer:
     version = "words-1"
     topics = ("Financials", "Macro")
     sentiments = ("negative", "neutral", "positive")
+    at_once = 1
     cache_hits = 0
     cut_items = 0
 

@@ -4,6 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from monitor.model.checkpoint import CheckpointError
 from monitor.model.scorer import Scorer, ScorerError, open_scorer
 from monitor.records import SENTIMENTS, MonitorError, NewsItem
 from tests import tiny_model
+from tests.support import until
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 VARIED = [
@@ -370,6 +373,74 @@ def test_without_a_cache_repeats_within_a_call_are_still_run_once(tiny):
 
     assert network.rows == 2
     assert scorer.cache_hits == 2
+
+
+class Held(Recorded):
+    """Answers once it is let go; `waiting` is set when the first batch was handed to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting, self.let_go = threading.Event(), threading.Event()
+        self.error: Exception | None = None
+
+    def __call__(self, input_ids, attention_mask):
+        answer = super().__call__(input_ids, attention_mask)
+        self.waiting.set()
+
+        def held():
+            assert self.let_go.wait(60)
+            if self.error is not None:
+                raise self.error
+            return answer()
+
+        return held
+
+
+def held_calls(tiny, pool, first: list[str], second: list[str]) -> tuple[Scorer, Held, list]:
+    """Two calls: the second begins while the first one's texts are being run."""
+    network = Held()
+    scorer = Scorer(tiny, Backend("held", network, 512, calls=2), 100)
+    calls = [pool.submit(scorer.predict, first)]
+    assert network.waiting.wait(60)
+    before = len(network.batches)
+    calls.append(pool.submit(scorer.predict, second))
+    until(lambda: len(network.batches) > before)
+    return scorer, network, calls
+
+
+def test_a_text_that_another_call_is_running_is_waited_for_and_not_run_again(tiny):
+    with ThreadPoolExecutor(2) as pool:
+        scorer, network, calls = held_calls(tiny, pool, ["bank cuts", "oil"], ["gold", "oil", "bank cuts"])
+        network.let_go.set()
+        first, second = (call.result(60) for call in calls)
+
+    assert network.rows == 3
+    assert scorer.cache_hits == 2
+    assert np.array_equal(first["topic"], second["topic"][[2, 1]])
+
+
+def test_a_call_fails_with_the_one_that_runs_its_texts_and_the_next_runs_them_anew(tiny):
+    with ThreadPoolExecutor(2) as pool:
+        scorer, network, calls = held_calls(tiny, pool, ["bank cuts"], ["gold", "bank cuts"])
+        network.error = RuntimeError("out of memory")
+        network.let_go.set()
+        for call in calls:
+            with pytest.raises(RuntimeError, match="out of memory"):
+                call.result(60)
+    network.error = None
+
+    assert scorer.predict(["bank cuts"])["topic"].shape == (1, 3)
+
+
+def test_calls_side_by_side_answer_as_one_after_the_other(shipped):
+    texts = [f"{title} {number}" for number in range(20) for title in VARIED]
+    alone = shipped["int8"].predict(texts)
+    with ThreadPoolExecutor(shipped["int8"].at_once) as pool:
+        parts = list(pool.map(shipped["int8"].predict, [texts[:120], texts[60:180], texts[120:]]))
+
+    assert shipped["int8"].at_once == 2
+    together = np.concatenate([parts[0]["topic"], parts[1]["topic"][60:], parts[2]["topic"][60:]])
+    np.testing.assert_allclose(together, alone["topic"], atol=1e-5)
 
 
 def test_batches_keep_to_the_token_budget_and_pad_little(tiny):

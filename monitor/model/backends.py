@@ -55,6 +55,7 @@ class Backend:
         lengths: what batches are padded to; empty: to their longest text.
         rows: with `lengths`, how many rows they are filled up to; beyond the last, to `batch_tokens`.
         ahead: how many more batches may be started before the first of them is waited for.
+        calls: from how many threads at once `run` may be called.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Backend:
     lengths: tuple[int, ...] = ()
     rows: tuple[int, ...] = ()
     ahead: int = 0
+    calls: int = 1
 
 
 def open_backend(checkpoint: Checkpoint, settings: ModelSettings, notify: Notify) -> Backend:
@@ -86,7 +88,7 @@ def open_backend(checkpoint: Checkpoint, settings: ModelSettings, notify: Notify
             weights = "int8" if adds_in_32_bits() else "int7"
         cores = joblib.cpu_count()  # those that this process, and its container, may use
         run = _onnx(checkpoint, weights, settings.cache_dir, cores, notify)
-        return Backend(f"onnx cpu {weights}", run, CORE_BATCH_TOKENS, ahead=2 * cores)
+        return Backend(f"onnx cpu {weights}", run, CORE_BATCH_TOKENS, ahead=2 * cores, calls=2)
     if wanted == "int8":
         raise ScorerError("model.precision: 'int8' needs backend `onnx`; torch runs `fp32` and `bf16`")
     on_gpu = device.startswith("cuda")

@@ -1,9 +1,10 @@
 """News items -> topic and sentiment: batching, and a memory of texts already scored."""
 
 import hashlib
+import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import accumulate
 from typing import Final
 
@@ -23,21 +24,26 @@ __all__ = ["SENTIMENT", "TOPIC", "Scorer", "ScorerError", "open_scorer"]
 TOPIC: Final = "topic"
 SENTIMENT: Final = "sentiment"
 
+_Rows = dict[bytes, NDArray[np.float32]]
+"""Probabilities of all tasks side by side, by hash of the text."""
+
 _CHUNK: Final = 4_096
 """Texts that are tokenised together, where that is done while the network runs on the ones before."""
 
 
 class Scorer:
-    """Names each item's topic and sentiment in one pass of the network. For one thread at a time.
+    """Names each item's topic and sentiment in one pass of the network. For up to `at_once` threads at a time.
 
     An item's answer does not depend on what else is in its batch (within 1e-5). A text that was scored
-    before, in the same call or among the last `cache_items`, is not run again and gets the very same answer.
+    before, in the same call, in one that runs beside it, or among the last `cache_items`, is not run again and gets
+    the very same answer.
 
     Attributes:
         version: name of the model.
         backend: what runs it, and on which device.
         topics: labels of the topic task, in order.
         sentiments: labels of the sentiment task, in order.
+        at_once: how many calls may run side by side: one is tokenised while others keep the cores busy.
         cache_hits: how many items so far were answered without running the network.
         cut_items: how many texts that were run were longer than the model reads, and so cut: the title comes first.
     """
@@ -48,8 +54,11 @@ class Scorer:
         self.backend = backend.name
         self.topics: tuple[str, ...] = tasks.get(TOPIC, ())
         self.sentiments: tuple[str, ...] = tasks.get(SENTIMENT, ())
+        self.at_once = backend.calls
         self.cache_hits = 0
         self.cut_items = 0
+        self._mutex = threading.Lock()  # of the counts and of what is below, which calls share
+        self._running: dict[bytes, Future[_Rows]] = {}  # by text, the call that runs it
         self._backend = backend
         self._temperatures = checkpoint.info.temperatures
         self._tokenizer = checkpoint.tokenizer()
@@ -77,32 +86,55 @@ class Scorer:
         """Probabilities by task, each (texts, labels), of texts as they came, not cleaned yet."""
         cleaned = [clean(text) for text in texts]
         keys = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in cleaned]
-        known: dict[bytes, NDArray[np.float32]] = {}
+        known: _Rows = {}
         new: dict[bytes, str] = {}
-        for key, text in zip(keys, cleaned, strict=True):
-            if key in self._cache:
-                self._cache.move_to_end(key)
-                known[key] = self._cache[key]
-            elif key not in new:
-                new[key] = text
-        self.cache_hits += len(texts) - len(new)
-
-        for key, row in zip(new, self._run(list(new.values())), strict=True):
-            known[key] = self._cache[key] = row
-        while len(self._cache) > self._cache_items:
-            self._cache.popitem(last=False)
+        others: dict[bytes, Future[_Rows]] = {}
+        mine: Future[_Rows] = Future()
+        with self._mutex:
+            for key, text in zip(keys, cleaned, strict=True):
+                if key in self._cache:
+                    self._cache.move_to_end(key)
+                    known[key] = self._cache[key]
+                elif key in self._running:
+                    others[key] = self._running[key]
+                elif key not in new:
+                    new[key] = text
+            self.cache_hits += len(texts) - len(new)
+            self._running |= dict.fromkeys(new, mine)
+        try:
+            found = dict(zip(new, self._run(list(new.values())), strict=True))
+        except BaseException as error:
+            self._ended(new)
+            mine.set_exception(error)
+            raise
+        self._ended(new, found)
+        mine.set_result(found)
+        known |= found
+        # Waited for after this call's own texts, so that no two calls wait for each other.
+        for key, call in others.items():
+            known[key] = call.result()[key]
 
         width = sum(map(len, self._tasks.values()))
         rows = np.stack([known[key] for key in keys]) if keys else np.empty((0, width), np.float32)
         ends = list(accumulate(map(len, self._tasks.values())))[:-1]
         return dict(zip(self._tasks, np.split(rows, ends, axis=1), strict=True))
 
+    def _ended(self, texts: Iterable[bytes], found: _Rows | None = None) -> None:
+        """A call that ran these texts is over: remember what it found, if it found anything."""
+        with self._mutex:
+            for key in texts:
+                del self._running[key]
+            self._cache |= found or {}
+            while len(self._cache) > self._cache_items:
+                self._cache.popitem(last=False)
+
     def _run(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Probabilities of all tasks side by side, (texts, labels of all tasks)."""
         rows = np.empty((len(texts), sum(map(len, self._tasks.values()))), np.float32)
         waiting: deque[tuple[list[int], Callable[[], Logits]]] = deque()
         for first, encodings in self._tokenised(texts):
-            self.cut_items += sum(bool(encoding.overflowing) for encoding in encodings)
+            with self._mutex:
+                self.cut_items += sum(bool(encoding.overflowing) for encoding in encodings)
             token_ids = [encoding.ids for encoding in encodings]
             lengths = [bucket(len(ids), self._backend.lengths) for ids in token_ids]
             for batch in _batches(lengths, self._backend.batch_tokens):

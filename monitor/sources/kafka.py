@@ -7,7 +7,7 @@ are assigned, and Kafka's committed offsets are written for lag tools alone.
 import logging
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -63,7 +63,6 @@ class KafkaSource:
         self._read_positions = read_positions
         self._max_poll_interval_s = max_poll_interval_s
         self._partitions: dict[int, _Partition] = {}
-        self._latest: deque[Sequence[ConsumerRecord]] = deque(maxlen=2)  # one is stored while the other is scored
         self._ends: dict[int, int] = {}
         self._ends_due_at, self._away = 0.0, ""
         self._untold: dict[TopicPartition, OffsetAndMetadata] = {}
@@ -126,9 +125,7 @@ class KafkaSource:
         }
         if len(original) > DEAD_LETTER_MAX_BYTES:
             headers["cut_from_bytes"] = str(len(original))
-        place = (record.partition, record.offset)
-        key = next((one.key for batch in self._latest for one in batch if (one.partition, one.offset) == place), None)
-        self._dead_letters.send(original[:DEAD_LETTER_MAX_BYTES], key, headers)
+        self._dead_letters.send(original[:DEAD_LETTER_MAX_BYTES], record.key, headers)
         self._dead_letters.flush()
 
     def committed(self, batch: Batch) -> None:
@@ -312,7 +309,6 @@ class KafkaSource:
         if not taken:
             return Batch()
         self._turn += len(taken)
-        self._latest.append(taken)
         positions = []
         for partition, state in sorted(self._partitions.items()):
             if state.settled and state.next != state.returned:
@@ -320,7 +316,7 @@ class KafkaSource:
                 state.returned = state.expected = state.next
                 state.in_hand += 1
         # A deleted record (a tombstone) has no value: parsing the empty one rejects it.
-        records = (RawRecord(record.partition, record.offset, record.value or b"") for record in taken)
+        records = (RawRecord(one.partition, one.offset, one.value or b"", key=one.key) for one in taken)
         return Batch(tuple(records), tuple(positions))
 
     def _buffered(self) -> int:

@@ -493,7 +493,7 @@ def test_record_without_a_value_is_given_as_an_empty_one(settings, produce) -> N
     news = settings()
     produce(news.topic, None, key=b"deleted")
     with closing(KafkaSource(news, Positions().read)) as source:
-        assert next_batch(source).records == (RawRecord(0, 0, b""),)
+        assert next_batch(source).records == (RawRecord(0, 0, b"", key=b"deleted"),)
 
 
 def test_dead_letter_keeps_key_bytes_reason_and_place(settings, produce) -> None:
