@@ -9,6 +9,7 @@ from typing import Final
 from monitor.records import Evidence, StoredItem
 
 _WORD: Final = re.compile(r"[^\W\d_](?:[\w'&-]*\w)?")
+_SHORT: Final = 2  # letters of words that say nothing of the news ("as", "of"), save where they abbreviate: "US"
 _PRIOR_TEXTS: Final = 20.0
 """Texts that the prior is worth."""
 _LEAST_TEXTS: Final = 3
@@ -55,8 +56,9 @@ def publishers(items: Iterable[StoredItem]) -> int | None:
 
 
 def words(title: str) -> set[str]:
-    """The words of a title, each once, in small letters; numbers are none."""
-    return {word.casefold() for word in _WORD.findall(title)}
+    """The words of a title, each once, in small letters; numbers are none, nor are short words but in capitals."""
+    found = _WORD.findall(title)
+    return {word.casefold() for word in found if len(word) > _SHORT or (len(word) == _SHORT and word.isupper())}
 
 
 def standing_out(now: Sequence[Collection[str]], before: Sequence[Collection[str]]) -> tuple[str, ...]:

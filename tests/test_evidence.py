@@ -48,7 +48,11 @@ def test_publishers_are_unknown_where_no_item_names_one() -> None:
 
 
 def test_words_are_lower_case_and_no_numbers() -> None:
-    assert words("SVB's run: 42% of AT&T's gone in 2023") == {"svb's", "run", "of", "at&t's", "gone", "in"}
+    assert words("SVB's run: 42% are AT&T's, gone by 2023") == {"svb's", "run", "are", "at&t's", "gone"}
+
+
+def test_words_of_two_letters_count_only_where_they_are_abbreviations() -> None:
+    assert words("US tells EU to go on as a bank of AI") == {"us", "tells", "eu", "bank", "ai"}
 
 
 def test_words_more_frequent_than_before_stand_out_and_those_always_there_do_not() -> None:
