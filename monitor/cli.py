@@ -258,15 +258,15 @@ def replay(
 def check(config_path: ConfigOption = None) -> None:
     """Validate a configuration, load its model, and reach its servers."""
     from monitor.delivery import AlertmanagerReceiver
+    from monitor.following import follow
     from monitor.model.scorer import open_scorer
     from monitor.sources import kafka
     from monitor.sources.files import FileSource
     from monitor.store import Store
-    from monitor.watchlist import Watchlist
 
     def model() -> str:
         scorer = open_scorer(settings.model, _note)
-        watched = len(Watchlist(settings.watchlist, scorer.topics).names)
+        watched = len(follow(settings, scorer.topics).watchlist.names)
         return f"{scorer.version} on {scorer.backend}, {len(scorer.topics)} topics, {watched:,} watched entities"
 
     def database() -> str:

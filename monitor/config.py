@@ -6,7 +6,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
@@ -17,6 +17,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from monitor.desk_settings import OverrideSettings, check_overrides
 from monitor.entities import EntitiesSettings, EntitySettings, closest, first_repeated, read_entities
 from monitor.records import MonitorError
 from monitor.spike_settings import STRICT, SpikeSettings, Windows
@@ -30,6 +31,7 @@ __all__ = [
     "KafkaSettings",
     "LogSettings",
     "ModelSettings",
+    "OverrideSettings",
     "Settings",
     "SourceSettings",
     "SpikeSettings",
@@ -224,6 +226,7 @@ class Settings(BaseSettings):
     log: LogSettings = LogSettings()
     entities: EntitiesSettings = EntitiesSettings()
     watchlist: tuple[EntitySettings, ...] = ()
+    overrides: tuple[OverrideSettings, ...] = ()
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -254,6 +257,7 @@ class Settings(BaseSettings):
             )
         if pair := first_repeated(entity.name for entity in self.watchlist):
             raise ValueError(f"watchlist names {self.watchlist[pair[1]].name!r} twice; merge the two entries")
+        check_overrides(self.overrides, spikes.kinds)
         return self
 
     @classmethod
@@ -326,10 +330,9 @@ def _with_entities(settings: Settings, file: Path) -> Settings:
 
 def documented() -> Iterator[tuple[str, str, str]]:
     """Every setting as (key, default, description), in the order of the sections."""
-    for section, info in Settings.model_fields.items():
-        kind = EntitySettings if section == "watchlist" else info.annotation
-        prefix = "watchlist[]." if section == "watchlist" else f"{section}."
-        for name, described in kind.__pydantic_fields__.items():  # type: ignore[union-attr]
+    for section in Settings.model_fields:
+        prefix = f"{section}[]." if section in _LISTED else f"{section}."
+        for name, described in _kind_of(section).__pydantic_fields__.items():
             default = (
                 "required" if described.is_required() else _toml(described.get_default(call_default_factory=True))
             )
@@ -352,7 +355,7 @@ def _explained(error: ValidationError, path: Path | None) -> str:
     variable = ENV_PREFIX + "__".join(location).upper()
     where = f"environment variable {variable}" if variable in os.environ else f"{path or 'settings'}: {key}"
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        siblings = _keys_of(location[0]) if len(location) > 1 else list(Settings.model_fields)
+        siblings = [*(_kind_of(location[0]).__pydantic_fields__ if len(location) > 1 else Settings.model_fields)]
         what = f"unknown key, expected one of {', '.join(siblings)}{closest(location[-1], siblings)}"
     else:
         message = first["msg"].removeprefix("Value error, ")
@@ -363,6 +366,10 @@ def _explained(error: ValidationError, path: Path | None) -> str:
     return f"{where}: {what}{more}"
 
 
-def _keys_of(section: str) -> list[str]:
-    kind = EntitySettings if section == "watchlist" else Settings.model_fields[section].annotation
-    return list(kind.__pydantic_fields__)  # type: ignore[union-attr]
+_LISTED: Final = {"watchlist": EntitySettings, "overrides": OverrideSettings}
+"""The sections that hold any number of entries, and what one of them is."""
+
+
+def _kind_of(section: str) -> Any:
+    """The dataclass that a section, or an entry of it, is read into."""
+    return _LISTED.get(section, Settings.model_fields[section].annotation)

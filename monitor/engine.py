@@ -12,6 +12,7 @@ from typing import Final, Protocol, get_args
 
 from monitor.config import Settings
 from monitor.evaluation import Evaluation
+from monitor.following import follow
 from monitor.metrics import Metrics
 from monitor.records import (
     BUCKET,
@@ -24,14 +25,12 @@ from monitor.records import (
     Reason,
     RecordError,
     Scored,
-    Series,
     bucket_start,
 )
 from monitor.spikes import Detector
 from monitor.store import PositionConflict, Store
 from monitor.stories import Stories
 from monitor.trends import Trends, Watermark
-from monitor.watchlist import Watchlist
 from monitor.wire import parse
 
 FUTURE: Final = timedelta(minutes=5)
@@ -87,6 +86,9 @@ class Engine:
     Args:
         source: name under which the store keeps this stream's positions.
         reject: takes each record that breaks the contract, before its batch is stored.
+
+    Raises:
+        ConfigError: the settings name a topic or entity that there is not.
     """
 
     def __init__(
@@ -105,14 +107,13 @@ class Engine:
         self.source = source
         self._settings = settings
         self._reject = reject
-        self._watchlist = Watchlist(settings.watchlist, scorer.topics)
+        followed = follow(settings, scorer.topics)
+        self._watchlist = followed.watchlist
         self._watermark = Watermark(settings.trends)
         self._forget_stories()
         self._scored = (scorer.cache_hits, scorer.cut_items)  # as the metrics have them
         self._touched: dict[int, datetime] = {}
-        watched = [Series("entity", name) for name in self._watchlist.names]
-        topics = [Series("topic", topic) for topic in scorer.topics]
-        self._evaluation = Evaluation(settings, store, metrics, source=source, shown=topics + watched)
+        self._evaluation = Evaluation(settings, store, metrics, source=source, shown=followed.series)
         if (mark := store.evaluated_through(source)) is not None:
             # What lies before it was evaluated, so an item that comes for it now is late, as it was before a restart.
             self._watermark.reach(mark)

@@ -48,7 +48,13 @@ class Evaluation:
     """
 
     def __init__(
-        self, settings: Settings, store: Store, metrics: Metrics, *, source: str, shown: Sequence[Series]
+        self,
+        settings: Settings,
+        store: Store,
+        metrics: Metrics,
+        *,
+        source: str,
+        shown: Sequence[Series],
     ) -> None:
         self._settings = settings
         self._store = store
@@ -115,7 +121,8 @@ class Evaluation:
         self._trends = Trends(
             sorted({*self._settings.trends.windows_minutes, *self._settings.spikes.windows_minutes})
         )
-        self._detector = Detector(self._settings.spikes, self._settings.alerts.false_alarms_per_week)
+        settings = self._settings
+        self._detector = Detector(settings.spikes, settings.alerts.false_alarms_per_week, settings.overrides)
         self._alerts = self._stored_alerts()
         self._through = None
 

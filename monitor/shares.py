@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from monitor.config import SpikeSettings
+from monitor.gates import Gates
 from monitor.records import BUCKET
 
 Floats = NDArray[np.float64]
@@ -113,10 +114,9 @@ class Shares:
         rates: Floats = self._usual_items * (1 - self._decay) / (1 - self._decay**steps)
         return rates
 
-    def least(self) -> tuple[Floats, NDArray[np.int64]]:
+    def least(self, gates: Gates) -> tuple[Floats, NDArray[np.int64]]:
         """The least p-value over windows that pass the gates, for all of them together, and its window; (series,)."""
-        settings = self.settings
-        enough = (self.observed >= settings.min_negatives) & (self.observed >= settings.min_ratio * self.expected)
+        enough = (self.observed >= gates.min_negatives) & (self.observed >= gates.min_ratio * self.expected)
         gated = np.where(enough, self.p_values, 1.0)
         window = gated.argmin(axis=0)
         return self.together(gated.min(axis=0)), window

@@ -5,14 +5,15 @@ usual. How small a p-value must be to open an alert follows from how many false 
 all series: `p_threshold`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.config import SpikeSettings
+from monitor.config import OverrideSettings, SpikeSettings
+from monitor.gates import Gates
 from monitor.records import EVERYTHING, Counts, Reading, Series, Severity
 from monitor.shares import Floats, Shares
 from monitor.spells import Spells
@@ -65,21 +66,31 @@ class Detector:
     Args:
         false_alarms_per_week: how many all series together may raise; sets the p-value at which alerts open, unless
             the settings have `open_p`. None: `OPEN_P`.
+        overrides: series with measures of their own. One with an `open_p` opens alerts there, and one whose `kinds`
+            leave out negative share raises none: both are left out of the sum that the false alarms a week are
+            shared by, so that the others have all of them. Other overrides do not move the shared threshold.
 
     Attributes:
-        open_p: the p-value at or below which an alert opened at the last step.
+        open_p: the p-value at or below which an alert opened at the last step, in a series without its own.
         least: (series,), p-values of negative share at the last step, over all windows that pass the gates.
     """
 
-    def __init__(self, settings: SpikeSettings, false_alarms_per_week: float | None = None) -> None:
+    def __init__(
+        self,
+        settings: SpikeSettings,
+        false_alarms_per_week: float | None = None,
+        overrides: Sequence[OverrideSettings] = (),
+    ) -> None:
         self.settings = settings
         self._false_alarms_per_week = false_alarms_per_week
         self._rows: dict[Series, int] = {}
+        self._gates = Gates(settings, overrides)
         self.shares = Shares(settings)
         self.volumes = Volumes(settings)
         self.spells = Spells(resolve_after_minutes=settings.resolve_after_minutes)
         self.open_p = settings.open_p or OPEN_P
         self.least: Floats = np.ones(0)
+        self._opens_at: Floats = np.zeros(0)
         self.admit([EVERYTHING])
 
     def update(self, counts: Mapping[Series, Counts], at: datetime | None = None) -> list[Reading]:
@@ -114,6 +125,7 @@ class Detector:
         if not new:
             return
         self._rows |= {name: len(self._rows) + index for index, name in enumerate(new)}
+        self._gates.admit(new)
         for part in (self.shares, self.volumes, self.spells):
             part.grow(len(new))
 
@@ -126,11 +138,13 @@ class Detector:
         """
         self.shares.advance(items, negatives)
         if at is not None:
-            self.volumes.advance(items, negatives, at)
+            self.volumes.advance(items, negatives, at, self._gates)
         if self.settings.open_p is None and self._false_alarms_per_week is not None:
-            self.open_p = p_threshold(self._false_alarms_per_week, self.shares.rates())
-        self.least, window = self.shares.least()
-        self.spells.advance(self.least <= self.open_p, self.shares.calm())
+            self.open_p = p_threshold(self._false_alarms_per_week, self.shares.rates()[self._gates.budgeted])
+        self.least, window = self.shares.least(self._gates)
+        self._opens_at = self._gates.opens_at(self.open_p)
+        opens = (self.least <= self._opens_at) & self._gates.allows("negative_share")
+        self.spells.advance(opens, self.shares.calm())
         return window
 
     def p_value(self, series: Series) -> float:
@@ -149,10 +163,10 @@ class Detector:
         return float(self.shares.usual_share()[self._rows.get(series, 0)])
 
     def _reading(self, series: Series, row: int, window: int) -> Reading:
-        p_value = float(self.least[row])
+        p_value, open_p = float(self.least[row]), float(self._opens_at[row])
         severity: Severity | None = None
-        if p_value <= self.open_p:
-            severity = "critical" if p_value <= min(self.settings.critical_p, self.open_p / 100) else "warning"
+        if p_value <= open_p:
+            severity = "critical" if p_value <= min(float(self._gates.critical_p[row]), open_p / 100) else "warning"
         return Reading(
             series=series,
             window_minutes=self.settings.windows_minutes[window],

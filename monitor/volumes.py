@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from monitor.config import SpikeSettings
+from monitor.gates import Gates
 from monitor.records import BUCKET, Reading, Series, Severity
 from monitor.spells import Spells
 
@@ -93,12 +94,13 @@ class Volumes:
         self._by_hour, self._recent = (np.pad(sums, ((0, 0), (0, 0), grow)) for sums in (self._by_hour, self._recent))
         self.spells.grow(rows)
 
-    def advance(self, items: Floats, negatives: Floats, at: datetime) -> None:
+    def advance(self, items: Floats, negatives: Floats, at: datetime, gates: Gates | None = None) -> None:
         """Judge one closed bucket, then learn from it.
 
         Args:
             items, negatives: (series,), what the bucket holds.
             at: its start.
+            gates: what each series must pass to alarm; None: what the settings say.
         """
         bucket = np.stack([items, negatives])
         level = np.divide(self._total, self._weight, out=bucket.copy(), where=self._weight > 0)
@@ -114,7 +116,10 @@ class Volumes:
         self.spoken = np.where(self.z > np.maximum(self._recent.max(axis=0), 0.0), self.z, 0.0)
         self._recent[self._step % _MEMORY] = self.z
         self._step += 1
-        opens = (self.spoken >= self.settings.volume_z) & (self.counts >= self.settings.min_negatives)
+        least = self.settings.min_negatives if gates is None else gates.min_negatives
+        opens = (self.spoken >= self.settings.volume_z) & (self.counts >= least)
+        if gates is not None:
+            opens &= np.stack([gates.allows(kind) for kind in KINDS])
         opens[_NEGATIVE] &= level[_NEGATIVE] >= self.settings.mostly_negative_share * level[_BURST]
         self.spells.advance(opens, self.z <= self._calm_z)
         self._learn(bucket, at.hour)

@@ -341,6 +341,20 @@ def test_check_refuses_a_watched_entity_on_a_topic_that_the_model_does_not_know(
     assert (done.returncode, "20 topics, 1 watched entities" in done.stdout) == (0, True), done.stdout
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ('[[overrides]]\nname = "Financial"\nkinds = []', "overrides[0].name: 'Financial' is not followed, "),
+        ('[[overrides]]\nname = "Everythin"\nkinds = []', "overrides[0].name: 'Everythin' is not followed, "),
+    ],
+)
+def test_check_refuses_what_names_no_series(tmp_path: Path, more: str, message: str) -> None:
+    done = _run("check", "--config", _file_config(tmp_path, more))
+    assert done.returncode == 1
+    assert f"failed  model: {message}" in done.stdout
+    assert "; did you mean '" in done.stdout
+
+
 def test_the_demo_alerts_on_what_was_planted_and_on_nothing_else() -> None:
     done = _run("demo", "--exit")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -51,6 +51,20 @@ def test_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.Monk
         ('[[watchlist]]\nname = "A"\naliases = ["B", " "]\n', r"watchlist\[0\]\.aliases\[1\]: ' ': empty; give"),
         ('[[watchlist]]\nname = "A"\ntickers = ["a"]\n', r"watchlist\[0\]\.tickers\[0\]: 'a': .* in capitals"),
         ('[[watchlist]]\nname = "A"\nrequires = ["b"]\n', r"watchlist\[0\]: .*requires is given without ambiguous"),
+        (
+            '[[overrides]]\nname = "A"\nopne_p = 0.1\n',
+            r"overrides\[0\]\.opne_p: unknown key, .*did you mean 'open_p'",
+        ),
+        ('[[overrides]]\nname = "A"\nopen_p = 2\n', r"overrides\[0\]\.open_p: 2: input should be less than 1"),
+        ('[[overrides]]\nname = "A"\n', r"overrides\[0\]: .*sets nothing; give one of open_p, critical_p"),
+        (
+            '[[overrides]]\nname = "A"\nkinds = []\n[[overrides]]\nname = "A"\nmin_ratio = 2\n',
+            r"overrides\[1\]: topic 'A' is overridden by overrides\[0\] too; merge the two",
+        ),
+        (
+            '[[overrides]]\nname = "A"\nkinds = ["volume_burst"]\n',
+            r"overrides\[0\]\.kinds: 'volume_burst' is not among spikes\.kinds \(negative_share\), so .*add it there",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_value_and_what_was_expected(

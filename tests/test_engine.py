@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monitor.config import EntitySettings, Settings, SpikeSettings, TrendSettings
+from monitor.config import (
+    EntitySettings,
+    OverrideSettings,
+    Settings,
+    SpikeSettings,
+    TrendSettings,
+)
 from monitor.engine import Engine
 from monitor.evaluation import Evaluation
 from monitor.metrics import Metrics
@@ -167,12 +173,14 @@ def _timeline(seed: int = 3) -> list[tuple[float, bytes]]:
     return [(minute, _news(minute, text)) for minute, text in sorted(timeline)]
 
 
-def _alerts_of(store: Store, batch_items: int, restart_every: int | None) -> list[Alert]:
+def _alerts_of(
+    store: Store, batch_items: int, restart_every: int | None, settings: Settings = SETTINGS
+) -> list[Alert]:
     timeline = _timeline()
-    engine = _engine(store)
+    engine = _engine(store, settings=settings)
     for number, start in enumerate(range(0, len(timeline), batch_items)):
         if restart_every and number % restart_every == restart_every - 1:
-            engine = _engine(store)
+            engine = _engine(store, settings=settings)
         part = timeline[start : start + batch_items]
         now = _at(part[-1][0])
         engine.process(_batch([value for _, value in part], start=start), now)
@@ -461,6 +469,35 @@ def test_a_burst_of_volume_is_judged_by_all_that_came_and_not_by_its_few_negativ
     engine.finish()
     [alert] = [alert for alert in store.alerts() if alert.series == BANKS]
     assert (alert.kind, alert.observed, alert.publishers, alert.severity) == ("volume_burst", 91, 5, "critical")
+
+
+@pytest.mark.parametrize("restart_every", [None, 7])
+def test_a_series_that_may_not_alarm_does_not_and_the_others_go_on_through_restarts(
+    store: Store, tmp_path: Path, restart_every: int | None
+) -> None:
+    with Store(f"sqlite:///{tmp_path / 'reference.db'}") as reference:
+        expected = _alerts_of(reference, 10, None)
+    muted = (OverrideSettings(dimension="entity", name="Harrowgate", kinds=()),)
+    settings = SETTINGS.model_copy(update={"overrides": muted})
+    found = _alerts_of(store, 10, restart_every, settings)
+    kept = [(alert.series, alert.opened_at) for alert in expected if alert.series.dimension == "topic"]
+    assert [(alert.series, alert.opened_at) for alert in found] == kept
+    assert len(kept) < len(expected)
+    assert _bucket_sums(store, Series("entity", "Harrowgate")).items >= 30
+
+
+def test_an_alert_on_a_series_that_may_alarm_no_more_resolves_after_the_restart(store: Store) -> None:
+    timeline = [entry for entry in _timeline() if entry[0] < 2_630]
+    engine = _engine(store)
+    engine.process(_batch([value for _, value in timeline]), _at(2_630))
+    engine.tick(_at(2_630))
+    assert BANKS in {alert.series for alert in engine.open_alerts}
+    muted = (OverrideSettings(name="Financials", kinds=()),)
+    again = _engine(store, settings=SETTINGS.model_copy(update={"overrides": muted}))
+    for minutes in (2_640, 2_650):
+        again.tick(_at(minutes))
+    assert BANKS not in {alert.series for alert in again.open_alerts}
+    assert [alert.series for alert in store.alerts() if alert.resolved_at] == [BANKS]
 
 
 def test_a_worker_that_stands_by_holds_no_alert_that_another_has_resolved(store: Store) -> None:

@@ -14,8 +14,10 @@ FOUNDATIONS = {
     "monitor.records",
     "monitor.wire",
     "monitor.config",
+    "monitor.desk_settings",
     "monitor.entities",
     "monitor.spike_settings",
+    "monitor.tables",
 }
 MODEL = ("network", "encoder", "checkpoint", "quantize", "text", "export", "backends", "scorer", "explain")
 PARTS = {
@@ -25,13 +27,13 @@ PARTS = {
     "stories": {"monitor.stories"},
     "watchlist": {"monitor.watchlist"},
     "trends": {"monitor.trends"},
-    "spikes": {"monitor.spikes", "monitor.shares", "monitor.volumes", "monitor.spells"},
+    "spikes": {"monitor.spikes", "monitor.gates", "monitor.shares", "monitor.volumes", "monitor.spells"},
     "alerting": {"monitor.alerting", "monitor.delivery"},
     "evidence": {"monitor.evidence"},
     "metrics": {"monitor.metrics"},
 }
 ABOVE = [
-    {"monitor.evaluation"},
+    {"monitor.evaluation", "monitor.following"},
     {"monitor.engine"},
     {"monitor.web", "monitor.web.app", "monitor.history"},
     {"monitor.daemon", "monitor.demo"},

@@ -1,0 +1,46 @@
+"""What an engine follows: the series, and what the settings say of them by name."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from monitor.config import ConfigError, Settings
+from monitor.desk_settings import Dimension
+from monitor.entities import closest
+from monitor.records import EVERYTHING, Series
+from monitor.watchlist import Watchlist
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """The watched entities, and every series beside that of everything."""
+
+    watchlist: Watchlist
+    series: tuple[Series, ...]
+
+
+def follow(settings: Settings, topics: Sequence[str]) -> Followed:
+    """What an engine with these settings follows, whose model names these topics.
+
+    Raises:
+        ConfigError: the settings name a topic or entity that there is not.
+    """
+    watchlist = Watchlist(settings.watchlist, topics)
+    series = (*(Series("topic", topic) for topic in topics), *(Series("entity", name) for name in watchlist.names))
+    known = frozenset((EVERYTHING, *series))
+    for place, override in enumerate(settings.overrides):
+        _check_name(f"overrides[{place}].name", override.name, override.dimension, known)
+    return Followed(watchlist, series)
+
+
+def _check_name(where: str, name: str, dimension: Dimension | None, known: Collection[Series]) -> None:
+    """See that a series of this name is followed, in this dimension (None: in either)."""
+    if any(Series(each, name) in known for each in ("topic", "entity") if dimension in (None, each)):
+        return
+    what = {"topic": "topic", "entity": "watched entity", None: "topic or watched entity"}[dimension]
+    names = [series.name for series in known if dimension in (None, series.dimension)]
+    other: Dimension = "entity" if dimension == "topic" else "topic"
+    hint = f'; it is in the dimension {other!r}, say dimension = "{other}"' if Series(other, name) in known else ""
+    raise ConfigError(
+        f"{where}: {name!r} is not followed, expected the name of a {what} as it is spelt there"
+        f"{hint or closest(name, names)}"
+    )
