@@ -144,6 +144,7 @@ def as_json(alert: Alert) -> dict[str, Any]:
         "words": list(alert.words),
         "entities": list(alert.entities),
         "in_all": list(alert.in_all) if alert.in_all else None,
+        "silenced": alert.silenced,
         "models": list(alert.models),
         "fingerprint": alert.fingerprint,
         "summary": sentence(alert),

@@ -17,7 +17,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from monitor.desk_settings import OverrideSettings, check_overrides
+from monitor.desk_settings import OverrideSettings, SilenceSettings, check_overrides
 from monitor.entities import EntitiesSettings, EntitySettings, closest, first_repeated, read_entities
 from monitor.records import MonitorError
 from monitor.spike_settings import STRICT, SpikeSettings, Windows
@@ -33,6 +33,7 @@ __all__ = [
     "ModelSettings",
     "OverrideSettings",
     "Settings",
+    "SilenceSettings",
     "SourceSettings",
     "SpikeSettings",
     "StoreSettings",
@@ -227,6 +228,7 @@ class Settings(BaseSettings):
     entities: EntitiesSettings = EntitiesSettings()
     watchlist: tuple[EntitySettings, ...] = ()
     overrides: tuple[OverrideSettings, ...] = ()
+    silences: tuple[SilenceSettings, ...] = ()
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -366,7 +368,7 @@ def _explained(error: ValidationError, path: Path | None) -> str:
     return f"{where}: {what}{more}"
 
 
-_LISTED: Final = {"watchlist": EntitySettings, "overrides": OverrideSettings}
+_LISTED: Final = {"watchlist": EntitySettings, "overrides": OverrideSettings, "silences": SilenceSettings}
 """The sections that hold any number of entries, and what one of them is."""
 
 

@@ -23,6 +23,7 @@ from monitor.engine import Engine, Prepared, ScoredBatch
 from monitor.metrics import Metrics
 from monitor.model.scorer import open_scorer
 from monitor.records import Batch
+from monitor.silences import Silences
 from monitor.sources import Source, SourceError
 from monitor.sources.files import FileSource
 from monitor.sources.kafka import KafkaSource
@@ -238,7 +239,8 @@ class Daemon:
             AlertmanagerReceiver(url, settings, self._settings.http.external_url)
             for url in settings.alertmanager_urls
         ]
-        return Delivery(store, receivers, settings, self._metrics.delivered, self._now())
+        silences = Silences(self._settings.silences)
+        return Delivery(store, receivers, settings, self._metrics.delivered, self._now(), silences=silences)
 
     @contextmanager
     def _scheduled(self, store: Store, engine: Engine, delivery: Delivery) -> Iterator[None]:

@@ -12,6 +12,7 @@ import httpx2
 from monitor.alerting import as_json, sentence
 from monitor.config import AlertSettings
 from monitor.records import Alert, Channel, MonitorError
+from monitor.silences import Silences
 
 log = logging.getLogger(__name__)
 
@@ -34,12 +35,14 @@ class Receiver(Protocol):
         channel: names it in the metrics.
         repeats: whether an open alert must be sent again and again, or it would expire there.
         settles_s: how long an alert must have been open there before its end can be told, or it goes unnoticed.
+        records: whether it is a record of every alert rather than someone to be told: silences do not hold it back.
     """
 
     key: str
     channel: Channel
     repeats: bool
     settles_s: int
+    records: bool
 
     def send(self, alert: Alert, now: datetime) -> None:
         """Deliver one alert; delivering it again must do no harm.
@@ -58,6 +61,7 @@ class LogReceiver:
     channel: Channel = "log"
     repeats = False
     settles_s = 0
+    records = True
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -84,6 +88,7 @@ class AlertmanagerReceiver:
 
     channel: Channel = "alertmanager"
     repeats = True
+    records = False
 
     def __init__(self, url: str, settings: AlertSettings, external_url: str | None = None) -> None:
         self.key = f"alertmanager {url}"
@@ -144,6 +149,7 @@ class AlertmanagerReceiver:
                 "publishers": "unknown" if alert.publishers is None else str(alert.publishers),
                 "words": ", ".join(alert.words),
                 "entities": ", ".join(alert.entities),
+                "silenced": alert.silenced or "",
                 "evidence": "\n".join(
                     f"{story.title} ({', '.join(story.publishers) or story.source or 'unknown source'})"
                     for story in alert.evidence
@@ -167,6 +173,7 @@ class Ledger(Protocol):
     def delivery_failed(
         self, channel: str, alert: Alert, now: datetime, error: str, next_attempt_at: datetime
     ) -> None: ...
+    def hold(self, channel: str, alert: Alert, now: datetime, until: datetime) -> None: ...
     def attempts(self, channel: str, alert: Alert) -> int: ...
     def pending_deliveries(self, channel: str) -> int: ...
     def open_alerts(self) -> list[Alert]: ...
@@ -177,6 +184,10 @@ class Delivery:
 
     An alert is never told as resolved to a receiver that did not hear of it before: one that opened and resolved
     while the receiver was away, or the monitor was catching up, is told as open first.
+
+    While a silence lasts by the wall clock, which people who ask for quiet go by, a receiver hears of no alert that
+    it covers: one that is still open when the silence ends is told then, one that resolved within it, in event time,
+    never is. What a receiver heard of before is kept open there as it was told, and its end is told at once.
     """
 
     def __init__(
@@ -186,7 +197,10 @@ class Delivery:
         settings: AlertSettings,
         count: Callable[[Channel, Outcome], None],
         now: datetime,
+        *,
+        silences: Silences | None = None,
     ) -> None:
+        self._silences = silences or Silences()
         self._ledger = ledger
         self._receivers = receivers
         self._settings = settings
@@ -207,7 +221,10 @@ class Delivery:
             for position, alert in enumerate(due):
                 if enough():
                     return
-                unheard = alert.resolved_at is not None and not self._ledger.acknowledged(receiver.key, alert)
+                heard = self._ledger.acknowledged(receiver.key, alert)
+                if not receiver.records and self._silenced(receiver, alert, heard, now):
+                    continue
+                unheard = alert.resolved_at is not None and not heard
                 told = replace(alert, resolved_at=None, revision=alert.revision - 1) if unheard else alert
                 resume_at = now + timedelta(seconds=receiver.settles_s) if unheard else None
                 try:
@@ -236,6 +253,28 @@ class Delivery:
             pending[receiver.channel] = pending.get(receiver.channel, 0) + waiting
         return pending
 
+    def _silenced(self, receiver: Receiver, alert: Alert, heard: int, now: datetime) -> bool:
+        """Whether a silence keeps the receiver from being told now; the ledger then knows for how long."""
+        if alert.resolved_at is not None:
+            if heard:
+                return False
+            if self._silences.until(alert, alert.resolved_at) is not None:
+                self._ledger.delivered(receiver.key, alert, now)  # settled: there is nothing to tell
+                return True
+        until = self._silences.until(alert, now)
+        if until is None:
+            return False
+        self._ledger.hold(receiver.key, alert, now, until)
+        return True
+
+    def _as_told(self, alert: Alert, heard: int) -> Alert:
+        """An open alert without what a silence holds back: severity is a label, so it would be a new alert there."""
+        if alert.revision == heard or alert.escalated_at is None:
+            return alert
+        if self._silences.until(alert, alert.escalated_at) is None:
+            return alert
+        return replace(alert, severity="warning", escalated_at=None)
+
     def _repeat(self, receiver: Receiver, just_tried: set[str], now: datetime) -> None:
         if now - self._repeated_at[receiver.key] < timedelta(seconds=self._settings.repeat_s):
             return
@@ -243,8 +282,14 @@ class Delivery:
         for alert in self._ledger.open_alerts():
             if alert.id in just_tried:
                 continue
+            told = alert
+            if not receiver.records and self._silences.until(alert, now) is not None:
+                heard = self._ledger.acknowledged(receiver.key, alert)
+                if not heard:
+                    continue
+                told = self._as_told(alert, heard)
             try:
-                self._send(receiver, alert, now)
+                self._send(receiver, told, now)
             except DeliveryError as error:
                 if error.everything:
                     break

@@ -1,16 +1,31 @@
-"""What a desk tunes once alerts come: measures of a series' own."""
+"""What a desk tunes once alerts come: measures of a series' own, and silences."""
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Final, Literal, Self
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from monitor.entities import first_repeated
 from monitor.records import Kind, Series
+from monitor.wire import moment
+
+ALL: Final = "*"
+"""The name of a silence over every series."""
 
 _STRICT: Final = ConfigDict(extra="forbid", hide_input_in_errors=True, str_strip_whitespace=True)
 _MEASURES: Final = ("open_p", "critical_p", "min_negatives", "min_ratio", "kinds")
+
+
+def _moment(value: Any) -> datetime:
+    if isinstance(value, str):
+        return moment(value.strip())
+    if not isinstance(value, datetime):
+        raise ValueError("is not a time, expected RFC 3339 with an offset, e.g. 2023-03-10T16:42:07Z")
+    if value.utcoffset() is None:
+        raise ValueError("has no offset, expected one, e.g. 2023-03-10T16:42:07Z")
+    return value.astimezone(UTC)
 
 
 def _plain(text: str) -> str:
@@ -21,6 +36,7 @@ def _plain(text: str) -> str:
     return text
 
 
+Moment = Annotated[datetime, BeforeValidator(_moment)]
 Line = Annotated[str, Field(max_length=200), AfterValidator(_plain)]
 Dimension = Literal["topic", "entity"]
 
@@ -57,6 +73,25 @@ class OverrideSettings:
         return self
 
 
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class SilenceSettings:
+    """One `[[silences]]` entry: receivers are not told of these alerts while it lasts."""
+
+    name: Line = Field(description="a topic, a watched entity, `Everything`, or `*` for all series")
+    dimension: Dimension | None = Field(default=None, description="`topic` or `entity`; unset: either")
+    kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] | None = Field(
+        default=None, description="alerts of these kinds alone; unset: of every kind"
+    )
+    starts_at: Moment = Field(description="RFC 3339 with an offset")
+    ends_at: Moment = Field(description="RFC 3339 with an offset")
+    comment: Line = Field(description="why; alerts that open meanwhile carry it")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        _check_order(self.starts_at, self.ends_at)
+        return self
+
+
 def check_overrides(overrides: Sequence[OverrideSettings], kinds: Iterable[Kind]) -> None:
     """See that each series is overridden once, and that what it may alarm by is among `spikes.kinds`.
 
@@ -77,3 +112,10 @@ def check_overrides(overrides: Sequence[OverrideSettings], kinds: Iterable[Kind]
                     f"overrides[{place}].kinds: {kind!r} is not among spikes.kinds ({', '.join(may)}), so nothing "
                     "could open it; add it there, or take it out here"
                 )
+
+
+def _check_order(starts_at: datetime, ends_at: datetime) -> None:
+    if ends_at <= starts_at:
+        raise ValueError(
+            f"ends_at is {ends_at.isoformat()}, not after starts_at ({starts_at.isoformat()}); give a later one"
+        )

@@ -27,6 +27,7 @@ from monitor.records import (
     window_minutes,
     window_name,
 )
+from monitor.silences import Silences
 from monitor.spikes import Detector
 from monitor.store import PositionConflict, Store
 from monitor.trends import Trends
@@ -56,6 +57,7 @@ class Evaluation:
         source: str,
         shown: Sequence[Series],
     ) -> None:
+        self._silences = Silences(settings.silences)
         self._settings = settings
         self._store = store
         self._metrics = metrics
@@ -181,8 +183,11 @@ class Evaluation:
         before = self._store.titles(alert.series, start - _BEFORE, start, _BEFORE_STORIES)
         now = {item.id: item.title for item in behind if not item.copy}
         window = self._trends.window(alert.series, window_minutes(alert.window))
+        # The mark goes by event time, as all that an alert says, so that it is the same in a replay or a backtest.
+        silenced = self._silences.comment(alert, alert.opened_at) if alert.revision == 1 else alert.silenced
         return replace(
             alert,
+            silenced=silenced,
             counting=self._settings.spikes.counting,
             evidence=evidence.stories(behind, _EVIDENCE_STORIES),
             models=self._store.models_seen(alert.series, start, end),
@@ -213,6 +218,8 @@ class Evaluation:
         for alert in alerts:
             if alert.revision == 1:
                 self._metrics.alerts_opened.labels(alert.series.dimension, alert.severity).inc()
+                if alert.silenced is not None:
+                    self._metrics.alerts_silenced.labels(alert.series.dimension).inc()
             if alert.resolved_at is not None:
                 self._metrics.alerts_resolved.labels(alert.series.dimension).inc()
 

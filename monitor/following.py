@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from monitor.config import ConfigError, Settings
-from monitor.desk_settings import Dimension
+from monitor.desk_settings import ALL, Dimension
 from monitor.entities import closest
 from monitor.records import EVERYTHING, Series
 from monitor.watchlist import Watchlist
@@ -29,6 +29,9 @@ def follow(settings: Settings, topics: Sequence[str]) -> Followed:
     known = frozenset((EVERYTHING, *series))
     for place, override in enumerate(settings.overrides):
         _check_name(f"overrides[{place}].name", override.name, override.dimension, known)
+    for place, silence in enumerate(settings.silences):
+        if silence.name != ALL:
+            _check_name(f"silences[{place}].name", silence.name, silence.dimension, known)
     return Followed(watchlist, series)
 
 

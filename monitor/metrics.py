@@ -136,6 +136,12 @@ class Metrics:
         self.alerts_resolved = Counter(
             "sentiment_alerts_resolved", "Alerts resolved", ["dimension"], registry=registry
         )
+        self.alerts_silenced = Counter(
+            "sentiment_alerts_silenced",
+            "Alerts that opened while a silence lasted; receivers hear of those that outlast it",
+            ["dimension"],
+            registry=registry,
+        )
         self.alerts_open = Gauge("sentiment_alerts_open", "Alerts open now", ["severity"], registry=registry)
         self.deliveries = Counter(
             "sentiment_alert_deliveries", "Attempts to deliver an alert", ["channel", "outcome"], registry=registry
@@ -164,6 +170,8 @@ class Metrics:
             self.deliveries_pending.labels(channel)
             for outcome in ("delivered", "failed"):
                 self.deliveries.labels(channel, outcome)
+        for dimension in ("topic", "entity"):
+            self.alerts_silenced.labels(dimension)
         for severity in get_args(Severity):
             self.alerts_open.labels(severity)
             for dimension in ("topic", "entity"):

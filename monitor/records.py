@@ -270,6 +270,7 @@ class Alert:
             of volume; None where no item names one.
         words, entities: more frequent in that than in the series' news before, the clearest first.
         in_all: when resolved, how many were negative, and of how many, from its first window to its end.
+        silenced: the comment of the silence that lasted when it opened, in event time; None where none did.
     """
 
     series: Series
@@ -295,6 +296,7 @@ class Alert:
     words: tuple[str, ...] = ()
     entities: tuple[str, ...] = ()
     in_all: tuple[int, int] | None = None
+    silenced: str | None = None
 
     @property
     def fingerprint(self) -> str:

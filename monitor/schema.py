@@ -160,6 +160,7 @@ ALERTS = Table(
     Column("words", JSON, nullable=False),
     Column("entities", JSON, nullable=False),
     Column("in_all", JSON),
+    Column("silenced", Text),
     Index(None, "opened_at"),
 )
 
@@ -172,6 +173,7 @@ DELIVERIES = Table(
     Column("failures", Integer, nullable=False),  # since it last acknowledged one
     Column("attempted_at", Moment, nullable=False),
     Column("next_attempt_at", Moment),  # null: at once
+    Column("held_until", Moment),  # by a silence; null: by none
     Column("error", Text),
     Index(None, "alert_id"),
 )

@@ -246,13 +246,13 @@ class Store:
     def undelivered(self, channel: str, now: datetime, limit: int = 100) -> list[Alert]:
         """Alerts that the channel did not acknowledge as they are now and whose next attempt is due, oldest first."""
         due = sa.or_(DELIVERIES.c.next_attempt_at.is_(None), DELIVERIES.c.next_attempt_at <= now)
-        query = _waiting(channel, *ALERTS.c).where(due)
+        query = _waiting(channel, *ALERTS.c).where(due, sa.or_(_NOT_HELD, DELIVERIES.c.held_until <= now))
         return self._alerts(query.order_by(ALERTS.c.opened_at, ALERTS.c.id).limit(limit))
 
     def pending_deliveries(self, channel: str) -> int:
-        """How many alerts wait for this channel, whether their next attempt is due or not."""
+        """How many alerts wait for this channel, whether their next attempt is due or not; held ones do not wait."""
         with self._database.read("count pending deliveries") as connection:
-            return connection.scalar(_waiting(channel, sa.func.count())) or 0
+            return connection.scalar(_waiting(channel, sa.func.count()).where(_NOT_HELD)) or 0
 
     def attempts(self, channel: str, alert: Alert) -> int:
         """How often telling the channel of this alert has failed since it last succeeded."""
@@ -261,14 +261,19 @@ class Store:
             return connection.scalar(query) or 0
 
     def enlist(self, channel: str, now: datetime) -> None:
-        """Take up a channel; what had resolved before it was ever heard of is over, and not to be told to it."""
+        """Take up a channel; what had resolved before it was ever heard of is over, and not to be told to it.
+
+        What was held for it is let go, since other silences may be set by now.
+        """
         known = sa.exists().where(DELIVERIES.c.channel == channel)
         names = ["channel", "alert_id", "revision", "failures", "attempted_at"]
         over = sa.select(
             sa.literal(channel), ALERTS.c.id, ALERTS.c.revision, sa.literal(0), sa.literal(now, Moment)
         ).where(ALERTS.c.resolved_at.is_not(None), ~known)
+        let_go = sa.update(DELIVERIES).where(DELIVERIES.c.channel == channel, DELIVERIES.c.held_until.is_not(None))
         with self._database.write("take up a channel") as connection:
             connection.execute(sa.insert(DELIVERIES).from_select(names, over))
+            connection.execute(let_go.values(held_until=None))
 
     def acknowledged(self, channel: str, alert: Alert) -> int:
         """The newest revision of the alert that the channel acknowledged; 0 for none."""
@@ -278,7 +283,13 @@ class Store:
 
     def delivered(self, channel: str, alert: Alert, now: datetime, resume_at: datetime | None = None) -> None:
         """Note that the channel acknowledged this revision, and when it may be told a newer one (None: at once)."""
-        attempt = {"failures": 0, "attempted_at": now, "next_attempt_at": resume_at, "error": None}
+        attempt = {
+            "failures": 0,
+            "attempted_at": now,
+            "next_attempt_at": resume_at,
+            "error": None,
+            "held_until": None,
+        }
         row = {"revision": alert.revision} | attempt
         upsert = self._database.upsert(DELIVERIES, row)
         with self._database.write("note a delivery") as connection:
@@ -289,6 +300,7 @@ class Store:
     ) -> None:
         """Note that telling the channel of the alert failed, why, and when to try again."""
         row = {"failures": 1, "attempted_at": now, "next_attempt_at": next_attempt_at, "error": error}
+        row |= {"held_until": None}
         first = {"channel": channel, "alert_id": alert.id, "revision": 0} | row
         upsert = self._database.insert(DELIVERIES).on_conflict_do_update(
             index_elements=list(DELIVERIES.primary_key),
@@ -296,6 +308,13 @@ class Store:
         )
         with self._database.write("note a failed delivery") as connection:
             connection.execute(upsert, first)
+
+    def hold(self, channel: str, alert: Alert, now: datetime, until: datetime) -> None:
+        """Note that the channel is not to be told of the alert before `until`, or the end of one that it heard of."""
+        first = {"channel": channel, "alert_id": alert.id, "revision": 0, "failures": 0, "attempted_at": now}
+        upsert = self._database.upsert(DELIVERIES, ["held_until"])
+        with self._database.write("hold a delivery") as connection:
+            connection.execute(upsert, first | {"held_until": until})
 
     # Upkeep
 
@@ -327,6 +346,12 @@ class Store:
 _STORED_ITEM: Final = tuple(
     (ITEMS.c.publisher if field.name == "source" else ITEMS.c[field.name]).label(field.name)
     for field in fields(StoredItem)
+)
+
+
+# Nothing holds it, or it is the end of what the channel heard of.
+_NOT_HELD: Final = sa.or_(
+    DELIVERIES.c.held_until.is_(None), sa.and_(DELIVERIES.c.revision > 0, ALERTS.c.resolved_at.is_not(None))
 )
 
 

@@ -94,28 +94,38 @@ def _time(data: dict[str, object]) -> datetime:
     value = _text(data, "published_at", MAX_FIELD_CHARS)
     if value is None:
         raise RecordError("missing", f"published_at: missing; the record has the keys {_shown(sorted(data))}")
-    match = _RFC3339.fullmatch(value)
+    try:
+        return moment(value)
+    except ValueError as error:
+        raise RecordError("bad_value", f"published_at: {_shown(value)} {error}") from error
+
+
+def moment(text: str) -> datetime:
+    """The time that an RFC 3339 text with an offset gives, in UTC.
+
+    Raises:
+        ValueError: it is none; the message goes on from the text: "is not a time, expected ...".
+    """
+    match = _RFC3339.fullmatch(text)
     expected = "expected RFC 3339 with an offset, e.g. 2023-03-10T16:42:07Z"
     if match is None:
-        raise RecordError("bad_value", f"published_at: {_shown(value)} is not a time, {expected}")
+        raise ValueError(f"is not a time, {expected}")
     if match["offset"] is None:
-        raise RecordError("bad_value", f"published_at: {_shown(value)} has no offset, {expected}")
+        raise ValueError(f"has no offset, {expected}")
     # datetime knows no 60th second: a leap second becomes the start of the next minute.
     leap = match["second"] == "60"
     second = "59" if leap else match["second"]
     fraction = "" if leap else (match["fraction"] or "")[:7]
     try:
-        moment = datetime.fromisoformat(
+        local = datetime.fromisoformat(
             f"{match['date']}T{match['minute']}:{second}{fraction}{match['offset'].upper()}"
         )
-        moment = (moment + timedelta(seconds=leap)).astimezone(UTC)
+        found = (local + timedelta(seconds=leap)).astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise RecordError(
-            "bad_value", f"published_at: {_shown(value)} is no real time ({error}), {expected}"
-        ) from error
-    if moment.year not in YEARS:
-        raise RecordError("bad_value", f"published_at: {_shown(value)} is not in the years {YEARS[0]} to {YEARS[-1]}")
-    return moment
+        raise ValueError(f"is no real time ({error}), {expected}") from error
+    if found.year not in YEARS:
+        raise ValueError(f"is not in the years {YEARS[0]} to {YEARS[-1]}")
+    return found
 
 
 def _shown(value: object, max_chars: int = 120) -> str:

@@ -195,6 +195,7 @@ class Desk:
     channel: Channel = "alertmanager"
     repeats: bool = False
     settles_s: int = 0
+    records: bool = False
     failure: DeliveryError | None = None
     got: list[tuple[str, int]] = field(default_factory=list)
     states: list[str] = field(default_factory=list)

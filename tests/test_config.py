@@ -1,5 +1,6 @@
 """Settings: one file, the environment over it, and errors that name the key."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,13 @@ def test_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("SENTIMENT_KAFKA__TOPIC", "from-environment")
     settings = _load(tmp_path, '[kafka]\ntopic = "from-file"\ngroup = "desk"\n')
     assert (settings.kafka.topic, settings.kafka.group) == ("from-environment", "desk")
+
+
+def _silence(**lines: str) -> str:
+    """A silence in TOML, as right as these lines are."""
+    right = {"name": '"A"', "starts_at": "2026-03-10T12:00:00Z", "ends_at": "2026-03-11T12:00:00Z"}
+    entry = right | {"comment": '"c"'} | lines
+    return "[[silences]]\n" + "".join(f"{key} = {value}\n" for key, value in entry.items() if value)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +73,30 @@ def test_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.Monk
             '[[overrides]]\nname = "A"\nkinds = ["volume_burst"]\n',
             r"overrides\[0\]\.kinds: 'volume_burst' is not among spikes\.kinds \(negative_share\), so .*add it there",
         ),
+        (
+            _silence(starts_at="2026-03-10T12:00:00"),
+            r"silences\[0\]\.starts_at: .*: has no offset, expected one, e\.g\. 2023-03-10T16:42:07Z",
+        ),
+        (
+            _silence(starts_at='"noon"'),
+            r"silences\[0\]\.starts_at: 'noon': is not a time, expected RFC 3339",
+        ),
+        (
+            _silence(starts_at="2026-03-12"),
+            r"silences\[0\]\.starts_at: .*: is not a time",
+        ),
+        (
+            _silence(starts_at="2026-03-12T12:00:00Z"),
+            r"silences\[0\]: .*ends_at is 2026-03-11T12:00:00\+00:00, not after starts_at",
+        ),
+        (
+            _silence(comment=""),
+            r"silences\[0\]\.comment: .*field required",
+        ),
+        (
+            _silence(comment='" "'),
+            r"silences\[0\]\.comment: .*empty; give a text",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_value_and_what_was_expected(
@@ -72,6 +104,19 @@ def test_a_wrong_setting_is_named_with_its_value_and_what_was_expected(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         _load(tmp_path, text)
+
+
+def test_times_with_an_offset_are_taken_as_toml_or_text_and_series_are_overridden_in_each_dimension(
+    tmp_path: Path,
+) -> None:
+    settings = _load(
+        tmp_path,
+        '[[silences]]\nname = "*"\nstarts_at = 2026-03-10T12:00:00+02:00\nends_at = "2026-03-10T12:00:00Z"\n'
+        'comment = "drill"\n[[overrides]]\nname = "A"\nkinds = []\n'
+        '[[overrides]]\nname = "A"\ndimension = "entity"\nopen_p = 1e-5\n',
+    )
+    assert settings.silences[0].ends_at - settings.silences[0].starts_at == timedelta(hours=2)
+    assert [override.series.dimension for override in settings.overrides] == ["topic", "entity"]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from monitor.config import (
     EntitySettings,
     OverrideSettings,
     Settings,
+    SilenceSettings,
     SpikeSettings,
     TrendSettings,
 )
@@ -469,6 +470,28 @@ def test_a_burst_of_volume_is_judged_by_all_that_came_and_not_by_its_few_negativ
     engine.finish()
     [alert] = [alert for alert in store.alerts() if alert.series == BANKS]
     assert (alert.kind, alert.observed, alert.publishers, alert.severity) == ("volume_burst", 91, 5, "critical")
+
+
+def _silenced() -> Settings:
+    """Settings with a silence over the topic during the bad news of `_timeline`."""
+    silence = SilenceSettings(name="Financials", starts_at=_at(2_500), ends_at=_at(2_640), comment="drill")
+    return SETTINGS.model_copy(update={"silences": (silence,)})
+
+
+@pytest.mark.parametrize("restart_every", [None, 7])
+def test_alerts_carry_their_silence_through_restarts(store: Store, restart_every: int | None) -> None:
+    by_series = {alert.series: alert.silenced for alert in _alerts_of(store, 10, restart_every, _silenced())}
+    assert (by_series[BANKS], by_series[Series("entity", "Harrowgate")]) == ("drill", None)
+
+
+def test_alerts_that_opened_in_a_silence_are_counted(store: Store) -> None:
+    engine = _engine(store, settings=_silenced())
+    timeline = _timeline()
+    engine.process(_batch([value for _, value in timeline]), _at(timeline[-1][0]))
+    engine.finish()
+    assert [alert.series for alert in store.alerts() if alert.silenced] == [BANKS]
+    assert _sample(engine, "sentiment_alerts_silenced_total", dimension="topic") == 1
+    assert _sample(engine, "sentiment_alerts_silenced_total", dimension="entity") == 0
 
 
 @pytest.mark.parametrize("restart_every", [None, 7])

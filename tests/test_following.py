@@ -1,19 +1,21 @@
 """What an engine follows, and settings that name what it does not."""
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from monitor import config
-from monitor.config import ConfigError, EntitySettings, OverrideSettings, Settings
+from monitor.config import ConfigError, EntitySettings, OverrideSettings, Settings, SilenceSettings
 from monitor.following import follow
 from monitor.model import checkpoint
 from monitor.records import Series
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 TOPICS = ("Financials", "Energy | Oil")
+LASTS = {"starts_at": datetime(2026, 3, 10, tzinfo=UTC), "ends_at": datetime(2026, 3, 11, tzinfo=UTC)}
 
 
 def _settings(**sections: Any) -> Settings:
@@ -22,6 +24,10 @@ def _settings(**sections: Any) -> Settings:
 
 def _override(**keys: Any) -> dict[str, Any]:
     return {"overrides": (OverrideSettings(**{"kinds": ()} | keys),)}
+
+
+def _silence(**keys: Any) -> dict[str, Any]:
+    return {"silences": (SilenceSettings(**LASTS, comment="why", **keys),)}
 
 
 def test_the_examples_of_the_readme_are_right(tmp_path: Path) -> None:
@@ -44,6 +50,9 @@ def test_topics_come_first_and_watched_entities_after_them() -> None:
         _override(name="Everything"),
         _override(name="Energy | Oil"),
         _override(name="Shell", dimension="entity"),
+        _silence(name="*"),
+        _silence(name="Shell"),
+        _silence(name="Everything", dimension="topic"),
     ],
 )
 def test_what_is_followed_may_be_named(sections: dict[str, Any]) -> None:
@@ -60,6 +69,7 @@ def test_what_is_followed_may_be_named(sections: dict[str, Any]) -> None:
         (_override(name="Shell"), r"'Shell' is not followed, .* it is in the dimension 'entity', say dimension = "),
         (_override(name="Everything", dimension="entity"), r"say dimension = \"topic\""),
         (_override(name="Apple", dimension="entity"), r"name of a watched entity .*did you mean 'Apple Inc'\?"),
+        (_silence(name="Shel"), r"silences\[0\]\.name: 'Shel' is not followed, .*did you mean 'Shell'\?"),
     ],
 )
 def test_an_unknown_name_is_an_error_that_names_the_nearest(sections: dict[str, Any], message: str) -> None:

@@ -28,7 +28,7 @@ PARTS = {
     "watchlist": {"monitor.watchlist"},
     "trends": {"monitor.trends"},
     "spikes": {"monitor.spikes", "monitor.gates", "monitor.shares", "monitor.volumes", "monitor.spells"},
-    "alerting": {"monitor.alerting", "monitor.delivery"},
+    "alerting": {"monitor.alerting", "monitor.delivery", "monitor.silences"},
     "evidence": {"monitor.evidence"},
     "metrics": {"monitor.metrics"},
 }

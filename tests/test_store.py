@@ -102,7 +102,11 @@ class RecallContract:
     # Alerts
 
     def test_alerts_come_back_as_they_were_saved(self, store: Store) -> None:
-        saved = [alert("Banks", 0), alert("Energy", 5, escalated_at=NOW, resolved_at=NOW, evidence=(), p_value=0.0)]
+        known = {"silenced": "drill"}
+        saved = [
+            alert("Banks", 0, **known),
+            alert("Energy", 5, escalated_at=NOW, resolved_at=NOW, evidence=(), p_value=0.0),
+        ]
         store.save_evaluation(NEWS, NOW, saved)
         assert store.alerts() == saved[::-1]
         assert store.alerts(limit=1) == store.alerts(since=DAY + timedelta(minutes=5)) == saved[1:]
@@ -159,6 +163,32 @@ class RecallContract:
         store.delivered("log", alert(), NOW)
         store.save_evaluation(NEWS, DAY, [alert(revision=2)])
         assert store.undelivered("log", NOW) == [alert(revision=2)]
+
+    def test_what_is_held_is_due_at_its_time_and_the_end_of_what_was_heard_of_at_once(self, store: Store) -> None:
+        heard, unheard = alert(), alert("Energy", 5)
+        store.save_evaluation(NEWS, DAY, [heard, unheard])
+        store.delivered("mail", heard, NOW)
+        later = NOW + timedelta(hours=1)
+        worse = alert(revision=2)
+        store.save_evaluation(NEWS, DAY, [worse])
+        for one in (worse, unheard):
+            store.hold("mail", one, NOW, later)
+        assert store.undelivered("mail", later - timedelta(microseconds=1)) == []
+        assert (store.pending_deliveries("mail"), store.acknowledged("mail", worse)) == (0, 1)
+        assert store.undelivered("mail", later) == [worse, unheard]
+        assert store.undelivered("log", NOW) == [worse, unheard]
+        over = [alert(revision=3, resolved_at=NOW), alert("Energy", 5, revision=2, resolved_at=NOW)]
+        store.save_evaluation(NEWS, DAY, over)
+        assert store.undelivered("mail", NOW) == over[:1]
+        assert store.pending_deliveries("mail") == 1
+        store.enlist("mail", NOW)
+        assert store.undelivered("mail", NOW) == over
+
+    def test_a_delivery_that_was_held_and_fails_waits_as_others_do(self, store: Store) -> None:
+        store.save_evaluation(NEWS, DAY, [alert()])
+        store.hold("mail", alert(), NOW, NOW + timedelta(minutes=1))
+        store.delivery_failed("mail", alert(), NOW, "connection refused", NOW)
+        assert store.pending_deliveries("mail") == 1
 
     # Upkeep
 
@@ -320,6 +350,7 @@ def test_what_an_older_release_stored_counts_each_item_as_a_story(tmp_path: Path
             ("buckets", "stories"),
             ("buckets", "negative_stories"),
             *(("alerts", name) for name in ("counting", "copies", "publishers", "words", "entities", "in_all")),
+            *(("alerts", "silenced"), ("deliveries", "held_until")),
         ):
             old.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         old.execute("UPDATE alembic_version SET version_num = '0001'")

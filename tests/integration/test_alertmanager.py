@@ -9,9 +9,10 @@ from typing import Any
 import httpx2
 import pytest
 
-from monitor.config import AlertSettings
+from monitor.config import AlertSettings, SilenceSettings
 from monitor.delivery import AlertmanagerReceiver, Delivery
 from monitor.records import Alert, Evidence, Series
+from monitor.silences import Silences
 from monitor.store import Store
 from tests.integration.servers import Alertmanager
 from tests.support import until
@@ -124,6 +125,25 @@ def test_while_alertmanager_is_down_alerts_wait_and_then_arrive(
 
     until(delivered)
     until(lambda: _posts(alertmanager, "firing", "warning"))
+
+
+def test_a_silenced_alert_arrives_when_the_silence_ends(store: Store, alertmanager: Alertmanager) -> None:
+    now = datetime.now(UTC)
+    silence = SilenceSettings(
+        name="*", starts_at=now - timedelta(hours=1), ends_at=now + timedelta(hours=1), comment="drill"
+    )
+    alert = _alert(silenced="drill")
+    over = _alert(series=Series("topic", "Macro"), revision=2, resolved_at=now)
+    receiver = AlertmanagerReceiver(alertmanager.url, SETTINGS)
+    with closing(Delivery(store, [receiver], SETTINGS, lambda *_: None, now, silences=Silences([silence]))) as quiet:
+        store.save_evaluation("s", now, [alert, over])
+        quiet.run(now)
+        quiet.run(now + timedelta(minutes=30))
+        assert httpx2.get(f"{alertmanager.url}/api/v2/alerts").json() == []
+        quiet.run(now + timedelta(hours=1))
+    [fired] = until(lambda: _posts(alertmanager, "firing", "warning"))
+    assert fired["labels"]["name"] == "M&A | Investments"
+    assert fired["annotations"]["silenced"] == "drill"
 
 
 def test_check_gives_its_version(alertmanager: Alertmanager) -> None:
