@@ -112,14 +112,15 @@ def sentence(alert: Alert) -> str:
     else:
         negative = "negative " if alert.kind == "negative_volume" else ""
         found = f"{alert.observed} {negative}{what} on {name} in the last {period}; {usual}"
+    known = f". Known: {'; '.join(alert.notes)}" if alert.notes else ""
     if alert.resolved_at is not None:
         lasted = (alert.resolved_at - alert.opened_at) // timedelta(minutes=1)
         spell = f"{lasted // 60} h {lasted % 60} min" if lasted >= 60 else f"{lasted} min"
         in_all = "" if alert.in_all is None else f", in all {alert.in_all[0]} of {alert.in_all[1]} {what} negative"
-        return f"Over after {spell}{in_all}. At its worst: {found}"
+        return f"Over after {spell}{in_all}. At its worst: {found}{known}"
     mostly = f'. Mostly: "{alert.evidence[0].title}"' if alert.evidence else ""
     words = f". Words: {', '.join(alert.words)}" if alert.words else ""
-    return f"{found}{mostly}{words}"
+    return f"{found}{mostly}{words}{known}"
 
 
 def as_json(alert: Alert) -> dict[str, Any]:
@@ -145,6 +146,7 @@ def as_json(alert: Alert) -> dict[str, Any]:
         "entities": list(alert.entities),
         "in_all": list(alert.in_all) if alert.in_all else None,
         "silenced": alert.silenced,
+        "notes": list(alert.notes),
         "models": list(alert.models),
         "fingerprint": alert.fingerprint,
         "summary": sentence(alert),

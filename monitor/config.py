@@ -17,13 +17,14 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from monitor.desk_settings import OverrideSettings, SilenceSettings, check_overrides
+from monitor.desk_settings import CalendarSettings, OverrideSettings, SilenceSettings, check_overrides
 from monitor.entities import EntitiesSettings, EntitySettings, closest, first_repeated, read_entities
 from monitor.records import MonitorError
 from monitor.spike_settings import STRICT, SpikeSettings, Windows
 
 __all__ = [
     "AlertSettings",
+    "CalendarSettings",
     "ConfigError",
     "EntitySettings",
     "FileSettings",
@@ -229,6 +230,7 @@ class Settings(BaseSettings):
     watchlist: tuple[EntitySettings, ...] = ()
     overrides: tuple[OverrideSettings, ...] = ()
     silences: tuple[SilenceSettings, ...] = ()
+    calendar: CalendarSettings = CalendarSettings()
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

@@ -149,6 +149,7 @@ class AlertmanagerReceiver:
                 "publishers": "unknown" if alert.publishers is None else str(alert.publishers),
                 "words": ", ".join(alert.words),
                 "entities": ", ".join(alert.entities),
+                "notes": "\n".join(alert.notes),
                 "silenced": alert.silenced or "",
                 "evidence": "\n".join(
                     f"{story.title} ({', '.join(story.publishers) or story.source or 'unknown source'})"

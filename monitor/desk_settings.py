@@ -1,7 +1,8 @@
-"""What a desk tunes once alerts come: measures of a series' own, and silences."""
+"""What a desk tunes once alerts come: measures of a series' own, silences, and what is known to bring news."""
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
@@ -9,6 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from monitor.entities import first_repeated
 from monitor.records import Kind, Series
+from monitor.tables import read_table
 from monitor.wire import moment
 
 ALL: Final = "*"
@@ -90,6 +92,43 @@ class SilenceSettings:
     def _ordered(self) -> Self:
         _check_order(self.starts_at, self.ends_at)
         return self
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class CalendarSettings:
+    """What is known to bring news, for the notes of alerts; it moves no threshold."""
+
+    exchanges: tuple[Line, ...] = Field(
+        default=(), description="exchanges whose hours and holidays are noted, by their ISO 10383 code: `XNYS`"
+    )
+    file: Path | None = Field(
+        default=None,
+        description="CSV file of known events: columns `name` (a series; empty: all), `starts_at`, `ends_at`, `note`",
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Event:
+    """One row of `calendar.file`. `name`: the series that it is about; empty: all."""
+
+    name: Annotated[str, Field(max_length=200)] = ""
+    starts_at: Moment
+    ends_at: Moment
+    note: Line
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        _check_order(self.starts_at, self.ends_at)
+        return self
+
+
+def read_events(path: Path) -> list[tuple[int, Event]]:
+    """The events of a CSV file, each with its row; see `read_table`.
+
+    Raises:
+        ValueError: the file cannot be read, or something in it is wrong.
+    """
+    return read_table(path, Event, setting="calendar.file")
 
 
 def check_overrides(overrides: Sequence[OverrideSettings], kinds: Iterable[Kind]) -> None:

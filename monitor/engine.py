@@ -88,7 +88,7 @@ class Engine:
         reject: takes each record that breaks the contract, before its batch is stored.
 
     Raises:
-        ConfigError: the settings name a topic or entity that there is not.
+        ConfigError: the settings name a topic, entity or exchange that there is not.
     """
 
     def __init__(
@@ -113,7 +113,9 @@ class Engine:
         self._forget_stories()
         self._scored = (scorer.cache_hits, scorer.cut_items)  # as the metrics have them
         self._touched: dict[int, datetime] = {}
-        self._evaluation = Evaluation(settings, store, metrics, source=source, shown=followed.series)
+        self._evaluation = Evaluation(
+            settings, store, metrics, source=source, shown=followed.series, calendar=followed.calendar
+        )
         if (mark := store.evaluated_through(source)) is not None:
             # What lies before it was evaluated, so an item that comes for it now is late, as it was before a restart.
             self._watermark.reach(mark)

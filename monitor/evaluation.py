@@ -13,6 +13,7 @@ from typing import Final, get_args
 
 from monitor import evidence
 from monitor.alerting import AlertBook
+from monitor.calendars import Calendar
 from monitor.config import Settings
 from monitor.metrics import Metrics
 from monitor.records import (
@@ -46,6 +47,7 @@ class Evaluation:
     Args:
         source: name under which the store keeps how far this stream was evaluated.
         shown: the series whose windows and baselines the metrics show, beside everything.
+        calendar: what is known to bring news; None: nothing.
     """
 
     def __init__(
@@ -56,7 +58,9 @@ class Evaluation:
         *,
         source: str,
         shown: Sequence[Series],
+        calendar: Calendar | None = None,
     ) -> None:
+        self._calendar = calendar or Calendar()
         self._silences = Silences(settings.silences)
         self._settings = settings
         self._store = store
@@ -183,11 +187,14 @@ class Evaluation:
         before = self._store.titles(alert.series, start - _BEFORE, start, _BEFORE_STORIES)
         now = {item.id: item.title for item in behind if not item.copy}
         window = self._trends.window(alert.series, window_minutes(alert.window))
+        entities = evidence.standing_out(self._named(alert.series, now), self._named(alert.series, before))
+        notes = self._calendar.notes(alert.series, entities, start, end)
         # The mark goes by event time, as all that an alert says, so that it is the same in a replay or a backtest.
         silenced = self._silences.comment(alert, alert.opened_at) if alert.revision == 1 else alert.silenced
         return replace(
             alert,
             silenced=silenced,
+            notes=tuple(dict.fromkeys((*alert.notes, *notes))),
             counting=self._settings.spikes.counting,
             evidence=evidence.stories(behind, _EVIDENCE_STORIES),
             models=self._store.models_seen(alert.series, start, end),
@@ -195,7 +202,7 @@ class Evaluation:
             copies=window.items - window.late - window.stories,
             publishers=evidence.publishers(behind),
             words=evidence.standing_out(*(list(map(evidence.words, titles.values())) for titles in (now, before))),
-            entities=evidence.standing_out(self._named(alert.series, now), self._named(alert.series, before)),
+            entities=entities,
         )
 
     def _named(self, series: Series, items: Collection[str]) -> list[set[str]]:

@@ -3,8 +3,9 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from monitor.calendars import Calendar
 from monitor.config import ConfigError, Settings
-from monitor.desk_settings import ALL, Dimension
+from monitor.desk_settings import ALL, Dimension, read_events
 from monitor.entities import closest
 from monitor.records import EVERYTHING, Series
 from monitor.watchlist import Watchlist
@@ -12,17 +13,18 @@ from monitor.watchlist import Watchlist
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """The watched entities, and every series beside that of everything."""
+    """The watched entities, every series beside that of everything, and what is known to bring them news."""
 
     watchlist: Watchlist
     series: tuple[Series, ...]
+    calendar: Calendar
 
 
 def follow(settings: Settings, topics: Sequence[str]) -> Followed:
     """What an engine with these settings follows, whose model names these topics.
 
     Raises:
-        ConfigError: the settings name a topic or entity that there is not.
+        ConfigError: the settings name a topic, entity or exchange that there is not, or `calendar.file` is wrong.
     """
     watchlist = Watchlist(settings.watchlist, topics)
     series = (*(Series("topic", topic) for topic in topics), *(Series("entity", name) for name in watchlist.names))
@@ -32,7 +34,17 @@ def follow(settings: Settings, topics: Sequence[str]) -> Followed:
     for place, silence in enumerate(settings.silences):
         if silence.name != ALL:
             _check_name(f"silences[{place}].name", silence.name, silence.dimension, known)
-    return Followed(watchlist, series)
+    events = []
+    if (file := settings.calendar.file) is not None:
+        try:
+            rows = read_events(file)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        for row, event in rows:
+            if event.name:
+                _check_name(f"{file}, row {row}, column name", event.name, None, known)
+            events.append(event)
+    return Followed(watchlist, series, Calendar(settings.calendar.exchanges, events))
 
 
 def _check_name(where: str, name: str, dimension: Dimension | None, known: Collection[Series]) -> None:

@@ -271,6 +271,7 @@ class Alert:
         words, entities: more frequent in that than in the series' news before, the clearest first.
         in_all: when resolved, how many were negative, and of how many, from its first window to its end.
         silenced: the comment of the silence that lasted when it opened, in event time; None where none did.
+        notes: what was known to bring news while it was told as open, each once.
     """
 
     series: Series
@@ -297,6 +298,7 @@ class Alert:
     entities: tuple[str, ...] = ()
     in_all: tuple[int, int] | None = None
     silenced: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:

@@ -161,6 +161,7 @@ ALERTS = Table(
     Column("entities", JSON, nullable=False),
     Column("in_all", JSON),
     Column("silenced", Text),
+    Column("notes", JSON, nullable=False),
     Index(None, "opened_at"),
 )
 
@@ -226,6 +227,6 @@ def alert_of(row: RowMapping) -> Alert:
     evidence = (one | {"published_at": datetime.fromisoformat(one["published_at"])} for one in row["evidence"])
     told = (one | {"publishers": tuple(one.get("publishers", ()))} for one in evidence)
     values |= {"evidence": tuple(Evidence(**one) for one in told)}
-    values |= {name: tuple(row[name]) for name in ("band", "models", "words", "entities")}
+    values |= {name: tuple(row[name]) for name in ("band", "models", "words", "entities", "notes")}
     values |= {"in_all": None if row["in_all"] is None else tuple(row["in_all"])}
     return Alert(series=Series(row["dimension"], row["name"]), **values)

@@ -112,6 +112,13 @@ def test_an_alert_says_in_one_sentence_what_was_seen_and_what_is_usual() -> None
     )
 
 
+def test_an_alert_says_what_was_known_to_bring_news_also_when_it_is_over() -> None:
+    alert = replace(_opened(AlertBook()), notes=("Apple reports", "XNYS closed: Good Friday"))
+    known = ". Known: Apple reports; XNYS closed: Good Friday"
+    assert sentence(alert).endswith(f'halts withdrawals"{known}')
+    assert sentence(replace(alert, resolved_at=NOON + BUCKET)).endswith(f"(9 to 24){known}")
+
+
 def test_an_alert_on_volume_says_how_many_came_and_of_what() -> None:
     alert = replace(_opened(AlertBook()), kind="negative_volume", window="10m", evidence=())
     assert sentence(alert) == "42 negative stories on Financials in the last 10 minutes; about 16 expected (9 to 24)"

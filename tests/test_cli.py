@@ -345,10 +345,10 @@ def test_check_refuses_a_watched_entity_on_a_topic_that_the_model_does_not_know(
     ("more", "message"),
     [
         ('[[overrides]]\nname = "Financial"\nkinds = []', "overrides[0].name: 'Financial' is not followed, "),
-        ('[[overrides]]\nname = "Everythin"\nkinds = []', "overrides[0].name: 'Everythin' is not followed, "),
+        ('[calendar]\nexchanges = ["XNYX"]', "calendar.exchanges: 'XNYX' is not an exchange, "),
     ],
 )
-def test_check_refuses_what_names_no_series(tmp_path: Path, more: str, message: str) -> None:
+def test_check_refuses_what_names_no_series_or_exchange(tmp_path: Path, more: str, message: str) -> None:
     done = _run("check", "--config", _file_config(tmp_path, more))
     assert done.returncode == 1
     assert f"failed  model: {message}" in done.stdout

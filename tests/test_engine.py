@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from monitor.config import (
+    CalendarSettings,
     EntitySettings,
     OverrideSettings,
     Settings,
@@ -472,20 +473,32 @@ def test_a_burst_of_volume_is_judged_by_all_that_came_and_not_by_its_few_negativ
     assert (alert.kind, alert.observed, alert.publishers, alert.severity) == ("volume_burst", 91, 5, "critical")
 
 
-def _silenced() -> Settings:
-    """Settings with a silence over the topic during the bad news of `_timeline`."""
+def _tuned(tmp_path: Path, **sections: Any) -> Settings:
+    """Settings with a note on Harrowgate and a silence over the topic during the bad news of `_timeline`."""
+    file = tmp_path / "events.csv"
+    start, end = _at(2_590).isoformat(), _at(2_640).isoformat()
+    file.write_text(f"name,starts_at,ends_at,note\nHarrowgate,{start},{end},Harrowgate reports\n")
     silence = SilenceSettings(name="Financials", starts_at=_at(2_500), ends_at=_at(2_640), comment="drill")
-    return SETTINGS.model_copy(update={"silences": (silence,)})
+    calendar = CalendarSettings(exchanges=("XNYS",), file=file)
+    return SETTINGS.model_copy(update={"calendar": calendar, "silences": (silence,)} | sections)
 
 
 @pytest.mark.parametrize("restart_every", [None, 7])
-def test_alerts_carry_their_silence_through_restarts(store: Store, restart_every: int | None) -> None:
-    by_series = {alert.series: alert.silenced for alert in _alerts_of(store, 10, restart_every, _silenced())}
-    assert (by_series[BANKS], by_series[Series("entity", "Harrowgate")]) == ("drill", None)
+def test_alerts_carry_their_silence_and_what_was_known_through_restarts(
+    store: Store, tmp_path: Path, restart_every: int | None
+) -> None:
+    alerts = _alerts_of(store, 10, restart_every, _tuned(tmp_path))
+    by_series = {alert.series: alert for alert in alerts}
+    banks, harrowgate = by_series[BANKS], by_series[Series("entity", "Harrowgate")]
+    # 12 March 2023, from 7:20 on, is a Sunday.
+    assert banks.notes == harrowgate.notes == ("Harrowgate reports", "XNYS closed: weekend")
+    assert banks.entities == ("Harrowgate",)  # which is why its event is noted on the topic
+    assert (banks.silenced, harrowgate.silenced) == ("drill", None)
 
 
-def test_alerts_that_opened_in_a_silence_are_counted(store: Store) -> None:
-    engine = _engine(store, settings=_silenced())
+def test_alerts_that_opened_in_a_silence_are_counted(store: Store, tmp_path: Path) -> None:
+    settings = _tuned(tmp_path)
+    engine = _engine(store, settings=settings)
     timeline = _timeline()
     engine.process(_batch([value for _, value in timeline]), _at(timeline[-1][0]))
     engine.finish()

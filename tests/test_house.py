@@ -30,6 +30,7 @@ PARTS = {
     "spikes": {"monitor.spikes", "monitor.gates", "monitor.shares", "monitor.volumes", "monitor.spells"},
     "alerting": {"monitor.alerting", "monitor.delivery", "monitor.silences"},
     "evidence": {"monitor.evidence"},
+    "calendar": {"monitor.calendars"},
     "metrics": {"monitor.metrics"},
 }
 ABOVE = [
@@ -53,6 +54,7 @@ DOORS = {
     ),
     "alembic": ("monitor/database.py", "monitor/migrations/"),
     "apscheduler": ("monitor/daemon.py",),
+    "exchange_calendars": ("monitor/calendars.py",),
     "captum": ("monitor/model/explain.py",),
     "rapidfuzz": ("monitor/stories.py",),
     "rensa": ("monitor/stories.py",),

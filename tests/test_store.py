@@ -102,7 +102,7 @@ class RecallContract:
     # Alerts
 
     def test_alerts_come_back_as_they_were_saved(self, store: Store) -> None:
-        known = {"silenced": "drill"}
+        known = {"silenced": "drill", "notes": ("Acme reports", "XNYS closed: weekend")}
         saved = [
             alert("Banks", 0, **known),
             alert("Energy", 5, escalated_at=NOW, resolved_at=NOW, evidence=(), p_value=0.0),
@@ -350,7 +350,7 @@ def test_what_an_older_release_stored_counts_each_item_as_a_story(tmp_path: Path
             ("buckets", "stories"),
             ("buckets", "negative_stories"),
             *(("alerts", name) for name in ("counting", "copies", "publishers", "words", "entities", "in_all")),
-            *(("alerts", "silenced"), ("deliveries", "held_until")),
+            *(("alerts", "silenced"), ("alerts", "notes"), ("deliveries", "held_until")),
         ):
             old.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         old.execute("UPDATE alembic_version SET version_num = '0001'")

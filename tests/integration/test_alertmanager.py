@@ -127,12 +127,14 @@ def test_while_alertmanager_is_down_alerts_wait_and_then_arrive(
     until(lambda: _posts(alertmanager, "firing", "warning"))
 
 
-def test_a_silenced_alert_arrives_when_the_silence_ends(store: Store, alertmanager: Alertmanager) -> None:
+def test_a_silenced_alert_arrives_when_the_silence_ends_with_what_was_known(
+    store: Store, alertmanager: Alertmanager
+) -> None:
     now = datetime.now(UTC)
     silence = SilenceSettings(
         name="*", starts_at=now - timedelta(hours=1), ends_at=now + timedelta(hours=1), comment="drill"
     )
-    alert = _alert(silenced="drill")
+    alert = _alert(notes=("Harrowgate reports", "XLON closed: weekend"), silenced="drill")
     over = _alert(series=Series("topic", "Macro"), revision=2, resolved_at=now)
     receiver = AlertmanagerReceiver(alertmanager.url, SETTINGS)
     with closing(Delivery(store, [receiver], SETTINGS, lambda *_: None, now, silences=Silences([silence]))) as quiet:
@@ -144,6 +146,8 @@ def test_a_silenced_alert_arrives_when_the_silence_ends(store: Store, alertmanag
     [fired] = until(lambda: _posts(alertmanager, "firing", "warning"))
     assert fired["labels"]["name"] == "M&A | Investments"
     assert fired["annotations"]["silenced"] == "drill"
+    assert fired["annotations"]["notes"] == "Harrowgate reports\nXLON closed: weekend"
+    assert fired["annotations"]["summary"].endswith(". Known: Harrowgate reports; XLON closed: weekend")
 
 
 def test_check_gives_its_version(alertmanager: Alertmanager) -> None:

@@ -1,4 +1,4 @@
-"""Alerts say by which silence they were silenced; deliveries, what a silence holds.
+"""Alerts say by which silence they were silenced and what was known to bring news; deliveries, what a silence holds.
 
 Revision: 0004, after 0003
 """
@@ -14,4 +14,5 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("alerts", sa.Column("silenced", sa.Text))
+    op.add_column("alerts", sa.Column("notes", sa.JSON, nullable=False, server_default="[]"))
     op.add_column("deliveries", sa.Column("held_until", sa.BigInteger))
