@@ -239,6 +239,26 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
+class Remainder:
+    """What would be left of a series' spike without the items that it shares with another series.
+
+    Attributes:
+        spike: whether it would be one still, by itself enough to open an alert.
+        p_value: of what is left.
+        accounts_for: of what is beyond the usual, the share that the left-out items carry.
+    """
+
+    spike: bool
+    p_value: float
+    accounts_for: float
+
+    @property
+    def explained(self) -> bool:
+        """Whether the other series explains the spike: without it there is none, and it carries at least half."""
+        return not self.spike and self.accounts_for >= 0.5
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """One story behind an alert, as its most negative item told it.
 

@@ -68,6 +68,9 @@ class Shares:
         self.items, self.observed, self.expected = np.zeros((3, len(self.spans), 0))
         self.p_values = np.ones((len(self.spans), 0))
         self._spread = np.ones((len(self.spans), 0))
+        # What the last bucket was judged with: rho, and the items behind p.
+        self._rho = np.zeros((len(self.spans), 0))
+        self._behind = np.zeros(0)
 
     def grow(self, rows: int) -> None:
         """Make room for `rows` series more."""
@@ -81,6 +84,7 @@ class Shares:
             np.pad(sums, ((0, 0), grow)) for sums in (self.items, self.observed, self.expected)
         )
         self.p_values = np.pad(self.p_values, ((0, 0), grow), constant_values=1.0)
+        self._rho, self._behind = np.pad(self._rho, ((0, 0), grow)), np.pad(self._behind, grow, constant_values=1.0)
 
     def advance(self, items: Floats, negatives: Floats) -> None:
         """Judge one closed bucket, then learn from it.
@@ -94,10 +98,11 @@ class Shares:
         self._step += 1
         starts = (self._step - 1 - self.spans) % self._ring
         self.items, self.observed, self.expected = self._sums[:, now, None, :] - self._sums[:, starts, :]
-        self._spread = spread = self._judged_spread()
+        self._rho, self._behind = self.correlation(), self._usual_items + self.settings.prior_items
+        self._spread = spread = _spread(self.items, self._rho, self._behind)
         usual = np.divide(self.expected, self.items, out=np.zeros_like(self.items), where=self.items > 0)
         usual = np.clip(usual, 0.0, 1.0)
-        self.p_values = self._tail(usual, spread)
+        self.p_values = _tail(self.observed, self.items, usual, spread)
         self._learn_correlation(usual, spread)
         self._learn_share(items, negatives, share)
 
@@ -116,10 +121,33 @@ class Shares:
 
     def least(self, gates: Gates) -> tuple[Floats, NDArray[np.int64]]:
         """The least p-value over windows that pass the gates, for all of them together, and its window; (series,)."""
-        enough = (self.observed >= gates.min_negatives) & (self.observed >= gates.min_ratio * self.expected)
-        gated = np.where(enough, self.p_values, 1.0)
+        gated = _gated(self.p_values, self.observed, self.expected, gates.min_negatives, gates.min_ratio)
         window = gated.argmin(axis=0)
         return self.together(gated.min(axis=0)), window
+
+    def without(self, row: int, items: Floats, negatives: Floats, gates: Gates) -> tuple[float, float]:
+        """What `least` would have been without some of a series' items, all else as it was judged, and their part.
+
+        Args:
+            items, negatives: (windows,), what is left out of each window.
+            gates: as in `least`.
+
+        Returns:
+            The p-value for all windows together, and of the negatives beyond the usual ones, in the window that
+            speaks most clearly with everything in it, the share that is left out; 0 where there are none beyond.
+        """
+        usual = np.divide(
+            self.expected[:, row], self.items[:, row], out=np.zeros(len(self.spans)), where=self.items[:, row] > 0
+        )
+        left = np.maximum(self.items[:, row] - items, 0.0)
+        observed = np.clip(self.observed[:, row] - negatives, 0.0, left)
+        spread = _spread(left, self._rho[:, row], self._behind[row])
+        own = gates.min_negatives[row], gates.min_ratio[row]
+        p_values = _gated(_tail(observed, left, np.clip(usual, 0.0, 1.0), spread), observed, left * usual, *own)
+        clearest = _gated(self.p_values[:, row], self.observed[:, row], self.expected[:, row], *own).argmin()
+        beyond = float(self.observed[clearest, row] - self.expected[clearest, row])
+        taken = float(negatives[clearest] - items[clearest] * usual[clearest])
+        return float(self.together(p_values.min())), taken / beyond if beyond > 0 else 0.0
 
     def together(self, least: Floats) -> Floats:
         """The p-value of what was the least of all windows' p-values."""
@@ -146,29 +174,12 @@ class Shares:
         low, high = special.betaincinv(share * size, (1 - share) * size, [0.025, 0.975])
         return (items * float(low), items * float(high))
 
-    def _judged_spread(self) -> Floats:
-        """phi: how many times a binomial's the variance of a window's negatives is, (windows, series)."""
-        spread: Floats = 1 + np.maximum(self.items - 1, 0) * self.correlation() + self._doubt()
-        return spread
-
-    def _doubt(self) -> Floats:
-        """What the usual share being an estimate adds to phi, (windows, series)."""
-        doubt: Floats = self.items / (self._usual_items + self.settings.prior_items)
-        return doubt
-
-    def _tail(self, usual: Floats, spread: Floats) -> Floats:
-        """P(at least `observed` negatives if all is as usual), (windows, series)."""
-        p = special.betainc(
-            np.maximum(self.observed, 1e-9) / spread, (self.items - self.observed) / spread + 1, usual
-        )
-        return np.where(self.observed > 0, p, 1.0)
-
     def _learn_correlation(self, usual: Floats, spread: Floats) -> None:
         variance = self.items * usual * (1 - usual)
         squared = np.divide(
             (self.observed - self.expected) ** 2, variance, out=np.zeros_like(variance), where=variance > 0
         )
-        excess = np.minimum(squared, _CAP_DEVIATIONS**2 * spread) - 1 - self._doubt()
+        excess = np.minimum(squared, _CAP_DEVIATIONS**2 * spread) - 1 - self.items / self._behind
         pairs = np.maximum(self.items - 1, 0)
         self._excess = self._excess * self._slow_decay + pairs * excess / spread**2
         self._weight = self._weight * self._slow_decay + (pairs / spread) ** 2
@@ -177,3 +188,26 @@ class Shares:
         cap = items * share + _CAP_DEVIATIONS * np.sqrt(items * share * (1 - share)) + 1
         self._usual_negatives = self._usual_negatives * self._decay + np.minimum(negatives, cap)
         self._usual_items = self._usual_items * self._decay + items
+
+
+def _spread(items: Floats, rho: Floats, behind: Floats) -> Floats:
+    """phi: how many times a binomial's the variance of a window's negatives is; `behind` is N + w."""
+    spread: Floats = 1 + np.maximum(items - 1, 0) * rho + items / behind
+    return spread
+
+
+def _tail(observed: Floats, items: Floats, usual: Floats, spread: Floats) -> Floats:
+    """P(at least `observed` negatives if all is as usual)."""
+    p = special.betainc(np.maximum(observed, 1e-9) / spread, (items - observed) / spread + 1, usual)
+    return np.where(observed > 0, p, 1.0)
+
+
+def _gated(
+    p_values: Floats,
+    observed: Floats,
+    expected: Floats,
+    min_negatives: Floats | np.float64,
+    min_ratio: Floats | np.float64,
+) -> Floats:
+    """The p-values of windows with enough negatives, 1 for the others."""
+    return np.where((observed >= min_negatives) & (observed >= min_ratio * expected), p_values, 1.0)

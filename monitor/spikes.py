@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from monitor.config import OverrideSettings, SpikeSettings
 from monitor.gates import Gates
-from monitor.records import EVERYTHING, Counts, Reading, Series, Severity
+from monitor.records import EVERYTHING, Counts, Kind, Reading, Remainder, Series, Severity
 from monitor.shares import Floats, Shares
 from monitor.spells import Spells
-from monitor.volumes import Volumes
+from monitor.volumes import WINDOW_MINUTES, Volumes
 
 OPEN_P: Final = 1e-4
 """Where alerts open if nothing else is asked for."""
@@ -161,6 +161,33 @@ class Detector:
     def usual_share(self, series: Series) -> float:
         """The share of this series' items that is usually negative, as the next bucket will be judged."""
         return float(self.shares.usual_share()[self._rows.get(series, 0)])
+
+    def windows_minutes(self, kind: Kind) -> tuple[int, ...]:
+        """The windows that alerts of this kind are judged by, minutes."""
+        return self.settings.windows_minutes if kind == "negative_share" else (WINDOW_MINUTES,)
+
+    def without(
+        self, series: Series, kind: Kind, other: Series, shared: Sequence[tuple[int, int]]
+    ) -> Remainder | None:
+        """What would be left of a series' spike at the last step without the items that it shares with another one.
+
+        Of volumes, as much of the usual count is left out as is usual for the other's items. None where nothing is
+        known of one of the two.
+
+        Args:
+            shared: in each window of `windows_minutes(kind)`, the items and negatives that are in both, counted as
+                the detector's own are.
+        """
+        row, by = self._rows.get(series), self._rows.get(other)
+        if row is None or by is None:
+            return None
+        if kind == "negative_share":
+            items, negatives = np.array(shared, dtype=float).T
+            p_value, accounts_for = self.shares.without(row, items, negatives, self._gates)
+            return Remainder(p_value <= float(self._opens_at[row]), p_value, accounts_for)
+        count = float(shared[0][kind == "negative_volume"])
+        z, p_value, accounts_for = self.volumes.without(kind, row, by, count, self._gates)
+        return Remainder(z >= self.settings.volume_z, p_value, accounts_for)
 
     def _reading(self, series: Series, row: int, window: int) -> Reading:
         p_value, open_p = float(self.least[row]), float(self._opens_at[row])

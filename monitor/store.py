@@ -149,6 +149,29 @@ class Store:
         with self._database.read("read the items of a window") as connection:
             return [StoredItem(**row) for row in connection.execute(query).mappings()]
 
+    def shared_items(
+        self, series: Series, others: Collection[Series], starts: Sequence[datetime], end: datetime, *, stories: bool
+    ) -> dict[Series, list[tuple[int, int]]]:
+        """How many items on time, and negative ones of them, a series shares with each of the others.
+
+        Args:
+            starts: of windows that end before `end`; the answer has a pair for each, in their order.
+            stories: count only the items that were the first to tell their story.
+        """
+        sums = [
+            sa.func.coalesce(sa.func.sum(sa.case((sa.and_(ITEMS.c.event_at >= start, *which), 1), else_=0)), 0)
+            for start in starts
+            for which in ((), (ITEMS.c.negative,))
+        ]
+        counted = [~ITEMS.c.late, *([~ITEMS.c.copy] if stories else [])]
+        found = {}
+        with self._database.read("count the items that series share") as connection:
+            for other in others:
+                both = [_within(one, min(starts), end) for one in (series, other)]
+                row = [int(number) for number in connection.execute(sa.select(*sums).where(*both, *counted)).one()]
+                found[other] = list(zip(row[::2], row[1::2], strict=True))
+        return found
+
     def titles(self, series: Series, start: datetime, end: datetime, limit: int) -> dict[str, str]:
         """By item id, the titles of a series' stories first told in [start, end): the newest `limit` of them."""
         query = sa.select(ITEMS.c.id, ITEMS.c.title).where(_within(series, start, end), ~ITEMS.c.copy, ~ITEMS.c.late)

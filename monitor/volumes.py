@@ -38,7 +38,7 @@ KINDS: Final[tuple[VolumeKind, ...]] = ("volume_burst", "negative_volume")
 _BURST, _NEGATIVE = 0, 1
 _DAY: Final = timedelta(days=1) // BUCKET
 _MEMORY: Final = timedelta(hours=12) // BUCKET
-_WINDOW_MINUTES: Final = 2 * BUCKET // timedelta(minutes=1)
+WINDOW_MINUTES: Final = 2 * BUCKET // timedelta(minutes=1)
 _SHAPE_ITEMS: Final = 30.0
 _START_DISPERSION: Final = 1.5
 _LEAST_USUAL: Final = 1e-3
@@ -131,6 +131,33 @@ class Volumes:
             for kind, row in np.argwhere(self.spells.firing | self.spells.before)
         ]
 
+    def without(
+        self, kind: VolumeKind, row: int, other: int, count: float, gates: Gates | None = None
+    ) -> tuple[float, float, float]:
+        """What is left of a series' last window without `count` that it shares with another series.
+
+        Args:
+            gates: as in `advance`.
+
+        Returns:
+            z and p-value of what is left (0 and 1 where too few are left to be a burst), and of what is beyond the
+            usual count, the share that is left out; 0 where nothing is beyond.
+        """
+        index = KINDS.index(kind)
+        whole, usual = float(self.counts[index, row]), float(self.usual[index, row])
+        dispersion = (float(self.variance[index, row]) - 1) / usual
+        # Of the other series' usual count, the part that is usual for what both share.
+        theirs = max(float(self.counts[index, other]), count, 1.0)
+        shared_usual = float(self.usual[index, other]) * count / theirs
+        left, left_usual = max(whole - count, 0.0), max(usual - shared_usual, _LEAST_USUAL)
+        z, p_value = 0.0, 1.0
+        if left >= (self.settings.min_negatives if gates is None else gates.min_negatives[row]):
+            variance = dispersion * left_usual + 1
+            z = (left - left_usual) / float(np.sqrt(variance))
+            p_value = _upper_tail(left, left_usual, variance / left_usual)
+        beyond = whole - usual
+        return z, p_value, (count - shared_usual) / beyond if beyond > 0 else 0.0
+
     def _learn(self, bucket: Floats, hour: int) -> None:
         squared = (self.counts - self.usual) ** 2 / self.usual
         self._squares = self._squares * self._decay + squared
@@ -153,17 +180,22 @@ class Volumes:
         low, high = special.gammaincinv(usual / spread, [0.025, 0.975]) * spread
         return VolumeReading(
             series=series,
-            window_minutes=_WINDOW_MINUTES,
+            window_minutes=WINDOW_MINUTES,
             observed=round(count),
             items=round(float(self.counts[_BURST, row])),
             expected=usual,
             band=(float(low), float(high)),
-            p_value=max(float(special.gammainc(count / spread, usual / spread)), _LEAST_P) if count else 1.0,
+            p_value=_upper_tail(count, usual, spread),
             firing=bool(self.spells.firing[kind, row]),
             severity=severity,
             kind=KINDS[kind],
             z=z,
         )
+
+
+def _upper_tail(count: float, usual: float, spread: float) -> float:
+    """P(at least so many) of a Poisson distribution of counts divided by their dispersion."""
+    return max(float(special.gammainc(count / spread, usual / spread)), _LEAST_P) if count else 1.0
 
 
 def _about(at: datetime) -> tuple[NDArray[np.int64], Floats]:

@@ -121,3 +121,16 @@ def test_the_same_buckets_give_the_same_readings_whenever_a_series_came_first() 
     one, other = _detector(*overrides), _detector(*reversed(overrides))
     other.admit([SHELL, OIL])
     assert _spike(one) == _spike(other)
+
+
+def test_what_is_left_without_another_series_is_measured_by_a_series_own_thresholds() -> None:
+    #  after `_spike`: SHELL is in the negatives of OIL; of OIL alone a few are left
+    shared = [(20, 20)] * 3
+    usual, own = _detector(), _detector(OverrideSettings(name=OIL.name, min_negatives=200))
+    for detector in (usual, own):
+        detector.admit([SHELL])
+        _spike(detector)
+    before, after = (detector.without(OIL, "negative_share", SHELL, shared) for detector in (usual, own))
+    assert before is not None
+    assert after is not None
+    assert (before.spike, after.spike) == (True, False)

@@ -306,3 +306,113 @@ def test_a_series_first_seen_through_a_late_item_is_followed_from_its_first_one_
     for detector in (late, without):
         detector.update(_bucket({BANKS: (5, 1), OIL: (5, 1)}), datetime(2024, 3, 8, tzinfo=UTC))
     assert late.volumes._seen.tolist() == without.volumes._seen.tolist()
+
+
+HARROWGATE = Series("entity", "Harrowgate")
+
+
+def _named(all_of_them: tuple[int, int], entity: tuple[int, int]) -> dict[Series, Counts]:
+    """A bucket of a topic, some of whose items name the entity."""
+    return _bucket({BANKS: all_of_them}) | {HARROWGATE: Counts(*entity)}
+
+
+def test_what_is_left_without_an_entity_is_the_binomial_tail_of_the_other_items() -> None:
+    detector = _detector(windows_minutes=(5,), overdispersion=(0.0,), half_life_hours=24 * 365, min_negatives=1)
+    for _ in range(2_000):
+        detector.update(_named((100, 20), (10, 2)))
+    detector.update(_named((50, 30), (25, 22)))
+    share = detector.usual_share(BANKS)
+    left = detector.without(BANKS, "negative_share", HARROWGATE, [(25, 22)])
+    assert left is not None
+    assert left.p_value == pytest.approx(stats.binom.sf(7, 25, share), rel=0.05)
+    # 30 - 50 * 0.2 = 20 negatives are beyond the usual ones, 22 - 25 * 0.2 = 17 of them the entity's.
+    assert left.accounts_for == pytest.approx(17 / 20, rel=0.01)
+    assert (left.spike, left.explained) == (False, True)
+
+
+def test_without_an_entity_that_shares_no_item_all_is_as_it_was_judged() -> None:
+    detector = _detector()
+    for _ in range(DAY):
+        detector.update(_named((10, 2), (1, 0)))
+    detector.update(_named((20, 18), (1, 0)))
+    left = detector.without(BANKS, "negative_share", HARROWGATE, [(0, 0)] * 3)
+    assert left is not None
+    assert left.p_value == pytest.approx(detector.least[1], rel=1e-12)
+    assert (left.spike, left.accounts_for, left.explained) == (True, 0.0, False)
+
+
+def test_fewer_negatives_than_the_minimum_are_no_spike_that_is_left() -> None:
+    detector = _detector(min_negatives=5)
+    for _ in range(DAY):
+        detector.update(_named((3, 0), (1, 0)))
+    detector.update(_named((12, 12), (8, 8)))
+    left = detector.without(BANKS, "negative_share", HARROWGATE, [(8, 8)] * 3)
+    assert left is not None
+    assert (left.p_value, left.explained) == (1.0, True)
+
+
+def test_an_entity_that_explains_the_last_minutes_explains_no_spike_of_the_hour_before_them() -> None:
+    #   -60 min ............ -15 min .... now
+    #      other banks' news          the entity's
+    detector = _detector(windows_minutes=(15, 60))
+    for _ in range(DAY):
+        detector.update(_named((10, 2), (1, 0)))
+    for _ in range(9):
+        detector.update(_named((10, 7), (0, 0)))
+    for _ in range(3):
+        detector.update(_named((20, 18), (18, 18)))
+    left = detector.without(BANKS, "negative_share", HARROWGATE, [(54, 54), (54, 54)])
+    alone = _detector(windows_minutes=(15,))
+    for _ in range(DAY + 9):
+        alone.update(_named((10, 2), (1, 0)))
+    for _ in range(3):
+        alone.update(_named((20, 18), (18, 18)))
+    minutes = alone.without(BANKS, "negative_share", HARROWGATE, [(54, 54)])
+    assert left is not None
+    assert minutes is not None
+    assert (left.spike, minutes.spike) == (True, False)
+
+
+def test_nothing_is_known_of_a_series_that_never_came() -> None:
+    detector = _detector()
+    _feed(detector, 5, items=10, negatives=2)
+    assert detector.without(BANKS, "negative_share", HARROWGATE, [(0, 0)] * 3) is None
+    assert detector.without(HARROWGATE, "negative_share", BANKS, [(0, 0)] * 3) is None
+
+
+@pytest.mark.parametrize(
+    ("entity_share", "others_share", "explained"),
+    [(0.95, 0.2, True), (0.95, 0.8, False)],
+    ids=["the entity alone", "both independently"],
+)
+def test_simulated_spikes_are_explained_by_the_entity_that_causes_them_and_by_no_other(
+    entity_share: float, others_share: float, explained: bool
+) -> None:
+    #   two usual days, then half an hour in which ten items a bucket name the entity and ten on its topic do not
+    answers = []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        detector = _detector()
+        of_entity: list[tuple[int, int]] = []
+        for step in range(2 * DAY + 6):
+            spike = step >= 2 * DAY
+            named = _clustered_news(rng, 10 if spike else 0.5, entity_share if spike else 0.2)
+            others = _clustered_news(rng, 10, others_share if spike else 0.2)
+            detector.update(_named((named[0] + others[0], named[1] + others[1]), named))
+            of_entity.append(named)
+        everything, topic, entity = detector.least
+        if max(everything, topic, entity) > detector.open_p:
+            continue
+        shared = [
+            np.sum(of_entity[-minutes // 5 :], axis=0).tolist() for minutes in detector.settings.windows_minutes
+        ]
+        left = detector.without(BANKS, "negative_share", HARROWGATE, shared)
+        assert left is not None
+        answers.append(left.explained)
+    assert len(answers) >= 25
+    assert answers.count(explained) >= 0.95 * len(answers)
+
+
+def _clustered_news(rng: np.random.Generator, rate: float, share: float) -> tuple[int, int]:
+    items = int(rng.poisson(rate))
+    return items, _clustered(rng, items, share, 0.005)

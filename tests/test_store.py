@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -71,6 +72,31 @@ class RecallContract:
         window = (DAY, DAY + timedelta(minutes=5))
         assert [item.id for item in store.window_items(BANKS, *window, 10)] == ["bad"]
         assert [item.id for item in store.window_items(BANKS, *window, 10, negative=False)] == ["bad", "good"]
+
+    def test_what_two_series_share_is_counted_as_alerts_count(self, store: Store) -> None:
+        batch = [
+            entry("both", 6, entities=("Acme",)),
+            entry("good", 7, score=0.5, entities=("Acme", "Bolt")),
+            replace(entry("copied", 8, entities=("Acme",)), copy=True),
+            entry("late", 9, entities=("Acme",), late=True),
+            entry("elsewhere", 9, topic="Oil", entities=("Acme",)),
+            entry("unnamed", 9),
+            entry("before", 4, entities=("Acme",)),
+            entry("after", 10, entities=("Acme",)),
+        ]
+        store.commit(NEWS, batch, [moved(8)], NOW)
+        starts, end = [DAY + timedelta(minutes=5), DAY], DAY + timedelta(minutes=10)
+        bolt, cox = Series("entity", "Bolt"), Series("entity", "Cox")
+        assert store.shared_items(BANKS, [ACME, bolt, cox], starts, end, stories=True) == {
+            ACME: [(2, 1), (3, 2)],
+            bolt: [(1, 0), (1, 0)],
+            cox: [(0, 0), (0, 0)],
+        }
+        assert store.shared_items(BANKS, [ACME], starts, end, stories=False) == {ACME: [(3, 2), (4, 3)]}
+        assert store.shared_items(EVERYTHING, [BANKS, ACME], [DAY], end, stories=True) == {
+            BANKS: [(4, 3)],
+            ACME: [(4, 3)],
+        }
 
     def test_the_buckets_of_one_series_are_those_among_all(self, store: Store) -> None:
         store.commit(NEWS, [entry("a", 1, entities=("Acme",)), entry("b", 6, topic="Oil")], [moved(2)], NOW)

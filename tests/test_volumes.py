@@ -151,3 +151,36 @@ def test_series_are_judged_independently_of_each_other() -> None:
         both.advance(np.array([float(count), float(rng.poisson(100))]), np.zeros(2), one.at - BUCKET)
     assert both.z[0, 0] == one.z
     assert EVERYTHING not in {reading.series for reading in both.readings([BANKS, EVERYTHING])}
+
+
+def _after_usual_days(topic: int, entity: int) -> Volumes:
+    """Even news, of which every fifth item of the topic names the entity, and then a bucket with these counts."""
+    volumes = Volumes(SpikeSettings())
+    volumes.grow(2)
+    at = START
+    for counts in [(10.0, 2.0)] * (3 * DAY) + [(float(topic), float(entity))]:
+        volumes.advance(np.array(counts), np.zeros(2), at)
+        at += BUCKET
+    return volumes
+
+
+def test_what_is_left_of_a_burst_without_an_entity_is_the_others_count_against_the_others_usual() -> None:
+    volumes = _after_usual_days(topic=90, entity=80)
+    # The last ten minutes: 100 items where 20 are usual, 82 of them the entity's where 4 are. D is 1 after even news.
+    assert volumes.counts[0].tolist() == [100, 82]
+    z, p_value, accounts_for = volumes.without("volume_burst", 0, 1, 82)
+    assert z == pytest.approx((18 - 16) / np.sqrt(16 + 1), abs=0.02)
+    assert 0.2 < p_value < 0.5
+    assert accounts_for == pytest.approx((82 - 4) / (100 - 20), rel=0.01)
+
+
+def test_a_burst_of_all_but_an_entity_is_left_without_it() -> None:
+    volumes = _after_usual_days(topic=90, entity=2)
+    z, _, accounts_for = volumes.without("volume_burst", 0, 1, 4)
+    assert z == pytest.approx((96 - 16) / np.sqrt(16 + 1), rel=0.01)
+    assert accounts_for == pytest.approx(0, abs=0.01)
+
+
+def test_too_few_items_are_no_burst_that_is_left() -> None:
+    volumes = _after_usual_days(topic=90, entity=90)
+    assert volumes.without("volume_burst", 0, 1, 97)[:2] == (0.0, 1.0)
