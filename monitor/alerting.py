@@ -1,12 +1,13 @@
 """The life of an alert: it opens, worsens and resolves, and what it says of itself, to people and as JSON."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from monitor.config import AlertSettings
-from monitor.records import Alert, Kind, Reading, Series, Severity, window_minutes, window_name
+from monitor.grouping import Key, Without, settle
+from monitor.records import Alert, Reading, Series, Severity, window_minutes, window_name
 
 _WORSE: Final = 10  # an open alert is updated when its p-value falls to a tenth of what was last told
 
@@ -20,7 +21,7 @@ class AlertBook:
 
     def __init__(self, open_alerts: Iterable[Alert] = (), settings: AlertSettings | None = None) -> None:
         self._settings = settings or AlertSettings()
-        self._open: dict[tuple[Series, Kind], Alert] = {(alert.series, alert.kind): alert for alert in open_alerts}
+        self._open: dict[Key, Alert] = {(alert.series, alert.kind): alert for alert in open_alerts}
 
     @property
     def open(self) -> tuple[Alert, ...]:
@@ -33,24 +34,38 @@ class AlertBook:
         readings: Sequence[Reading],
         explain: Explain,
         conclude: Callable[[Alert], Alert] = lambda alert: alert,
+        without: Without = lambda alert, others: {},
     ) -> list[Alert]:
         """Bring the alerts in line with the readings of the bucket that ended at `at`; gives those that changed.
 
         Args:
             at: event time.
-            readings: every series in a spike; an open alert whose series and kind is not among them resolves.
+            readings: every series in a spike; an open alert whose series and kind is not among them resolves, unless
+                it leads others that do not.
             conclude: adds to a resolved alert how much it was in all.
+            without: says what would be left of a spike without other series, by which alerts are grouped.
         """
-        changed = []
+        told: set[Key] = set()
+        before = dict(self._open)
         firing = {(reading.series, reading.kind): reading for reading in readings if reading.firing}
         for key, reading in firing.items():
             alert = self._next(self._open.get(key), reading, at, explain)
             if alert is not None:
                 self._open[key] = alert
-                changed.append(alert)
-        for key in [key for key in self._open if key not in firing]:
-            alert = self._open.pop(key)
-            changed.append(conclude(replace(alert, resolved_at=at, updated_at=at, revision=alert.revision + 1)))
+                told.add(key)
+        over = [key for key in self._open if key not in firing]
+        if self._settings.group:
+            spiking = {key for key, reading in firing.items() if reading.severity is not None}
+            grouped, over = settle(self._open, told=told, calm=over, spiking=spiking, at=at, without=without)
+            self._open = {
+                key: alert if key in told or alert == self._open[key] else _anew(alert, at)
+                for key, alert in grouped.items()
+            }
+        for key in over:
+            self._open[key] = conclude(replace(_anew(self._open[key], at), resolved_at=at))
+        changed = [alert for key, alert in self._open.items() if alert != before.get(key)]
+        for key in over:
+            del self._open[key]
         return changed
 
     def _next(self, known: Alert | None, reading: Reading, at: datetime, explain: Explain) -> Alert | None:
@@ -68,7 +83,7 @@ class AlertBook:
         if not (escalates or worse):
             return None
         severity: Severity = "critical" if escalates else known.severity
-        told = replace(known, **_told(reading, at) | {"severity": severity, "revision": known.revision + 1})
+        told = replace(_anew(known, at), **_told(reading, at) | {"severity": severity})
         explained = explain(told, start)
         if known.severity == "critical":
             return explained  # it stays so, whoever tells its news now
@@ -81,6 +96,10 @@ class AlertBook:
         """The alert, critical only if enough publishers tell its news, as far as any is known."""
         few = alert.publishers is not None and alert.publishers < self._settings.min_publishers
         return replace(alert, severity="warning") if few and alert.severity == "critical" else alert
+
+
+def _anew(alert: Alert, at: datetime) -> Alert:
+    return replace(alert, updated_at=at, revision=alert.revision + 1)
 
 
 def _told(reading: Reading, at: datetime) -> dict[str, Any]:
@@ -117,10 +136,25 @@ def sentence(alert: Alert) -> str:
         lasted = (alert.resolved_at - alert.opened_at) // timedelta(minutes=1)
         spell = f"{lasted // 60} h {lasted % 60} min" if lasted >= 60 else f"{lasted} min"
         in_all = "" if alert.in_all is None else f", in all {alert.in_all[0]} of {alert.in_all[1]} {what} negative"
-        return f"Over after {spell}{in_all}. At its worst: {found}{known}"
+        return f"Over after {spell}{in_all}. At its worst: {found}{_group(alert)}{known}"
     mostly = f'. Mostly: "{alert.evidence[0].title}"' if alert.evidence else ""
     words = f". Words: {', '.join(alert.words)}" if alert.words else ""
-    return f"{found}{mostly}{words}{known}"
+    return f"{found}{_group(alert)}{mostly}{words}{known}"
+
+
+def _group(alert: Alert) -> str:
+    """Which other alerts have the same cause."""
+    said = []
+    if alert.part_of is not None:
+        why = ", without which it would be no spike" if alert.part_of == alert.explained_by else ""
+        said.append(f"Part of the alert on {alert.part_of.name}{why}")
+    if alert.explained_by not in (None, alert.part_of):
+        said.append(f"Without {alert.explained_by.name} it would be no spike")
+    if alert.apart_from is not None:
+        said.append(f"A spike without {alert.apart_from.name} too")
+    if others := [series.name for series in alert.also if series != alert.explained_by]:
+        said.append(f"Also: {', '.join(others)}")
+    return "".join(f". {one}" for one in said)
 
 
 def as_json(alert: Alert) -> dict[str, Any]:
@@ -149,6 +183,16 @@ def as_json(alert: Alert) -> dict[str, Any]:
         "notes": list(alert.notes),
         "models": list(alert.models),
         "fingerprint": alert.fingerprint,
+        "group": alert.group,
+        "role": alert.role,
+        "part_of": _named(alert.part_of),
+        "explained_by": _named(alert.explained_by),
+        "apart_from": _named(alert.apart_from),
+        "also": [_named(series) for series in alert.also],
         "summary": sentence(alert),
         "evidence": [asdict(story) | {"published_at": story.published_at.isoformat()} for story in alert.evidence],
     }
+
+
+def _named(series: Series | None) -> Mapping[str, str] | None:
+    return None if series is None else series._asdict()

@@ -178,6 +178,10 @@ class AlertSettings:
         ge=1,
         description="fewest known publishers of what turns an alert critical",
     )
+    group: bool = Field(
+        default=True,
+        description="whether an alert that another one explains, say a topic's by an entity's, follows that one",
+    )
     repeat_s: int = Field(
         default=60,
         ge=5,

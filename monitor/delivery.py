@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol, TextIO
@@ -102,10 +102,8 @@ class AlertmanagerReceiver:
 
     def send(self, alert: Alert, now: datetime) -> None:
         """Post one alert; raises DeliveryError if it was not accepted."""
-        posted = [self._posted(alert, alert.severity, alert.resolved_at or now + self._keep)]
-        if alert.escalated_at is not None:
-            # Severity is a label, so for Alertmanager the warning is another alert, which ends here.
-            posted.append(self._posted(alert, "warning", alert.escalated_at))
+        posted = [self._posted(alert, alert.resolved_at or now + self._keep)]
+        posted += [self._posted(former, ended_at) for former, ended_at in _former(alert)]
         try:
             response = self._client.post(self._endpoint, json=posted)
         except httpx2.HTTPError as error:
@@ -128,14 +126,16 @@ class AlertmanagerReceiver:
         """Let go of the connection."""
         self._client.close()
 
-    def _posted(self, alert: Alert, severity: str, ends_at: datetime) -> dict[str, Any]:
+    def _posted(self, alert: Alert, ends_at: datetime) -> dict[str, Any]:
         posted: dict[str, Any] = {
             "labels": {
                 "alertname": "NewsVolumeBurst" if alert.kind == "volume_burst" else "NegativeNewsSpike",
                 "dimension": alert.series.dimension,
                 "name": alert.series.name,
                 "kind": alert.kind,
-                "severity": severity,
+                "severity": alert.severity,
+                "group": alert.group,
+                "role": alert.role,
             },
             "annotations": {
                 "summary": sentence(alert),
@@ -151,6 +151,9 @@ class AlertmanagerReceiver:
                 "entities": ", ".join(alert.entities),
                 "notes": "\n".join(alert.notes),
                 "silenced": alert.silenced or "",
+                "part_of": alert.part_of.name if alert.part_of else "",
+                "explained_by": alert.explained_by.name if alert.explained_by else "",
+                "also": ", ".join(series.name for series in alert.also),
                 "evidence": "\n".join(
                     f"{story.title} ({', '.join(story.publishers) or story.source or 'unknown source'})"
                     for story in alert.evidence
@@ -162,6 +165,23 @@ class AlertmanagerReceiver:
         if self._external_url:
             posted["generatorURL"] = self._external_url
         return posted
+
+
+def _former(alert: Alert) -> Iterator[tuple[Alert, datetime]]:
+    """The alert under the labels that it had, each with its end: another alert to Alertmanager, which ended then."""
+    changes: list[tuple[datetime, dict[str, Any]]] = []
+    if alert.escalated_at is not None:
+        changes.append((alert.escalated_at, {"severity": "warning"}))
+    if alert.left_at is not None:
+        changes.append((alert.left_at, {"follows": alert.left_group}))
+    for at, before in sorted(changes, key=lambda change: change[0], reverse=True):
+        alert = replace(alert, **before)
+        yield alert, at
+
+
+def _turn(alert: Alert) -> int:
+    """Who leads is told first and ends last, so that what it mutes is not heard in between."""
+    return 1 if alert.role == "follows" else 0 if alert.resolved_at is None else 2
 
 
 class Ledger(Protocol):
@@ -218,7 +238,7 @@ class Delivery:
             enough: asked before each delivery; once it says yes, the rest waits for another run.
         """
         for receiver in self._receivers:
-            due = self._ledger.undelivered(receiver.key, now)
+            due = sorted(self._ledger.undelivered(receiver.key, now), key=_turn)
             for position, alert in enumerate(due):
                 if enough():
                     return
@@ -269,12 +289,15 @@ class Delivery:
         return True
 
     def _as_told(self, alert: Alert, heard: int) -> Alert:
-        """An open alert without what a silence holds back: severity is a label, so it would be a new alert there."""
-        if alert.revision == heard or alert.escalated_at is None:
+        """An open alert without what a silence holds back: severity and group are labels, so it would be a new alert
+        there."""
+        if alert.revision == heard:
             return alert
-        if self._silences.until(alert, alert.escalated_at) is None:
-            return alert
-        return replace(alert, severity="warning", escalated_at=None)
+        if alert.escalated_at is not None and self._silences.until(alert, alert.escalated_at) is not None:
+            alert = replace(alert, severity="warning", escalated_at=None)
+        if alert.left_at is not None and self._silences.until(alert, alert.left_at) is not None:
+            alert = replace(alert, follows=alert.left_group, left_group=None, left_at=None)
+        return alert
 
     def _repeat(self, receiver: Receiver, just_tried: set[str], now: datetime) -> None:
         if now - self._repeated_at[receiver.key] < timedelta(seconds=self._settings.repeat_s):

@@ -145,7 +145,7 @@ def _tell(console: Console, step: history.Step) -> None:
         if alert.resolved_at is not None:
             console.print(f"{alert.resolved_at:%H:%M}  resolved  {alert.series.name}", highlight=False)
             continue
-        verb = "opened  " if alert.revision == 1 else "worsened"
+        verb = "opened  " if alert.revision == 1 else "updated "
         console.print(
             f"{alert.updated_at:%H:%M}  {verb}  {alert.severity}: {sentence(alert)} (p = {alert.p_value:.1g})",
             highlight=False, soft_wrap=True,

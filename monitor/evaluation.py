@@ -22,6 +22,7 @@ from monitor.records import (
     Alert,
     Counts,
     Reading,
+    Remainder,
     Series,
     Severity,
     bucket_start,
@@ -152,7 +153,7 @@ class Evaluation:
             counts = buckets.get(at, {})
             self._trends.close(at, counts)
             readings = self._judge(at, counts)
-            alerts = self._alerts.step(at + BUCKET, readings, self._explain, self._conclude)
+            alerts = self._alerts.step(at + BUCKET, readings, self._explain, self._conclude, self._without)
             if alerts:
                 self._store.save_evaluation(self._source, at + BUCKET, alerts)
                 self._count(alerts)
@@ -212,6 +213,19 @@ class Evaluation:
             if series != Series("entity", name):
                 by_item[item].add(name)
         return list(by_item.values())
+
+    def _without(self, alert: Alert, others: Collection[Series]) -> dict[Series, Remainder]:
+        """What would be left of an alert's spike, at the last step, without what it shares with other series."""
+        end = self._trends.closed_through
+        if end is None:
+            return {}
+        starts = [end - timedelta(minutes=minutes) for minutes in self._detector.windows_minutes(alert.kind)]
+        stories = self._settings.spikes.counting == "stories"
+        shared = self._store.shared_items(alert.series, others, starts, end, stories=stories)
+        left = {
+            other: self._detector.without(alert.series, alert.kind, other, both) for other, both in shared.items()
+        }
+        return {other: remainder for other, remainder in left.items() if remainder is not None}
 
     def _conclude(self, alert: Alert) -> Alert:
         """The alert with how much it was in all, now that it is over."""

@@ -292,6 +292,12 @@ class Alert:
         in_all: when resolved, how many were negative, and of how many, from its first window to its end.
         silenced: the comment of the silence that lasted when it opened, in event time; None where none did.
         notes: what was known to bring news while it was told as open, each once.
+        follows: id of the alert that leads the group it is in; None: it leads one itself.
+        part_of: the series of the alert that it follows.
+        explained_by: a series without whose items there would be no spike.
+        also: the series of the alerts that have followed this one, in the order in which they came.
+        left_group, left_at: the group that it was in before, and when it turned out to be a spike of its own.
+        apart_from: a series that explained it before, and does so no longer.
     """
 
     series: Series
@@ -319,6 +325,13 @@ class Alert:
     in_all: tuple[int, int] | None = None
     silenced: str | None = None
     notes: tuple[str, ...] = ()
+    follows: str | None = None
+    part_of: Series | None = None
+    explained_by: Series | None = None
+    also: tuple[Series, ...] = ()
+    left_group: str | None = None
+    left_at: datetime | None = None
+    apart_from: Series | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -329,6 +342,16 @@ class Alert:
     def id(self) -> str:
         """One opening of this alert."""
         return digest(self.fingerprint, self.opened_at.isoformat())
+
+    @property
+    def group(self) -> str:
+        """The id of the alert that leads the group it is in, which may be its own."""
+        return self.follows or self.id
+
+    @property
+    def role(self) -> Literal["leads", "follows"]:
+        """Its place in its group."""
+        return "follows" if self.follows else "leads"
 
 
 def bucket_start(moment: datetime) -> datetime:

@@ -162,6 +162,13 @@ ALERTS = Table(
     Column("in_all", JSON),
     Column("silenced", Text),
     Column("notes", JSON, nullable=False),
+    Column("follows", Text),  # null: it leads its group
+    Column("part_of", JSON),
+    Column("explained_by", JSON),
+    Column("also", JSON, nullable=False),
+    Column("left_group", Text),
+    Column("left_at", Moment),
+    Column("apart_from", JSON),
     Index(None, "opened_at"),
 )
 
@@ -178,6 +185,9 @@ DELIVERIES = Table(
     Column("error", Text),
     Index(None, "alert_id"),
 )
+
+
+_SERIES = ("part_of", "explained_by", "apart_from")
 
 
 def item_row(source: str, entry: Entry, now: datetime) -> dict[str, Any]:
@@ -219,6 +229,8 @@ def entity_rows(entries: Sequence[Entry]) -> list[dict[str, Any]]:
 def alert_row(alert: Alert) -> dict[str, Any]:
     row = {field.name: getattr(alert, field.name) for field in fields(Alert) if field.name != "series"}
     evidence = [asdict(one) | {"published_at": one.published_at.isoformat()} for one in alert.evidence]
+    row |= {name: None if row[name] is None else list(row[name]) for name in _SERIES}
+    row |= {"also": list(map(list, alert.also))}
     return row | alert.series._asdict() | {"id": alert.id, "evidence": evidence}
 
 
@@ -229,4 +241,6 @@ def alert_of(row: RowMapping) -> Alert:
     values |= {"evidence": tuple(Evidence(**one) for one in told)}
     values |= {name: tuple(row[name]) for name in ("band", "models", "words", "entities", "notes")}
     values |= {"in_all": None if row["in_all"] is None else tuple(row["in_all"])}
+    values |= {name: None if row[name] is None else Series(*row[name]) for name in _SERIES}
+    values |= {"also": tuple(Series(*series) for series in row["also"])}
     return Alert(series=Series(row["dimension"], row["name"]), **values)

@@ -334,6 +334,20 @@ def test_open_alerts_are_repeated_and_resolved_ones_are_not(store: Store) -> Non
     assert desk.got[3:] == [("Financials", 2)]
 
 
+def test_a_leader_is_told_before_those_that_follow_it_and_ends_after_them(store: Store) -> None:
+    desk = Desk()
+    delivery, _ = _delivery(store, desk)
+    leader = replace(_opened(AlertBook()), series=Series("entity", "Harrowgate"), opened_at=_after(300))
+    follower = replace(_opened(AlertBook()), follows=leader.id)
+    store.save_evaluation("s", NOON, [follower, leader])
+    delivery.run(_after(300))
+    over = [replace(alert, revision=2, resolved_at=_after(600)) for alert in (leader, follower)]
+    store.save_evaluation("s", NOON, over)
+    delivery.run(_after(600))
+    names = [name for name, _ in desk.got]
+    assert names == ["Harrowgate", "Financials", "Financials", "Harrowgate"]
+
+
 def test_the_log_gets_one_line_of_json_for_each_change(store: Store) -> None:
     stream = io.StringIO()
     delivery, _ = _delivery(store, LogReceiver(stream))

@@ -359,7 +359,8 @@ def test_the_demo_alerts_on_what_was_planted_and_on_nothing_else() -> None:
     done = _run("demo", "--exit")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "The bank run planted at 14:20 was found after" in done.stdout
-    openings = [line for line in done.stdout.splitlines() if "opened" in line and "on Financials" in line]
+    openings = [line for line in done.stdout.splitlines() if "opened" in line and "stories on Financials" in line]
     assert len(openings) == 1
+    assert "Also: Everything" in openings[0]
     assert "14:20" < openings[0][:5] <= "15:20"
     assert "resolved  Financials" in done.stdout

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from monitor.config import (
+    AlertSettings,
     CalendarSettings,
     EntitySettings,
     OverrideSettings,
@@ -546,3 +547,75 @@ def test_a_worker_that_stands_by_holds_no_alert_that_another_has_resolved(store:
     store.save_evaluation("test", _at(1600), resolved)
     evaluation.stand_by()
     assert evaluation.open_alerts == ()
+
+
+RUN = [(1440 + n / 2, f"Financials: bad run on Harrowgate {n}") for n in range(24)]
+
+
+def _spikes(
+    store: Store, told: Sequence[tuple[float, str]], settings: Settings = SETTINGS, *, restarting: bool = False
+) -> dict[str, Alert]:
+    """By series, the alerts after a day of usual news on banks and on the economy, and then `told`."""
+    usual = [
+        (m, f"{'Macro' if m % 4 else 'Financials'}: {'bad' if m % 20 < 4 else 'fine'} {m}") for m in range(0, 1440, 2)
+    ]
+    timeline = sorted(usual + list(told))
+    engine = _engine(store, settings=settings)
+    for start in range(0, len(timeline), 5):
+        if restarting:
+            engine = _engine(store, settings=settings)
+        part = timeline[start : start + 5]
+        engine.process(_batch([_news(minute, text) for minute, text in part], start=start), _at(part[-1][0]))
+        engine.tick(_at(part[-1][0]))
+    for minutes in range(0, 240, 5):  # it is quiet, until all is over
+        engine.tick(_at(1460 + minutes))
+    return {alert.series.name: alert for alert in store.alerts()}
+
+
+def test_one_cause_is_one_alert_that_names_the_others_and_outlasts_them(store: Store) -> None:
+    alerts = _spikes(store, RUN)
+    assert set(alerts) == {"Harrowgate", "Financials", "Everything"}
+    [leader] = [alert for alert in alerts.values() if alert.role == "leads"]
+    assert {alert.group for alert in alerts.values()} == {leader.id}
+    assert {series.name for series in leader.also} == set(alerts) - {leader.series.name}
+    for name in ("Financials", "Everything"):
+        assert alerts[name].explained_by == Series("entity", "Harrowgate")
+    ends = [alert.resolved_at for alert in alerts.values() if alert.resolved_at is not None]
+    assert len(ends) == 3
+    assert leader.resolved_at == max(ends)
+
+
+def test_a_topic_that_rises_by_itself_leads_beside_an_entity_that_does(store: Store) -> None:
+    others = [(1440 + n / 2 + 0.1, f"Financials: bad loan book {n}") for n in range(24)]
+    alerts = _spikes(store, RUN + others)
+    assert (alerts["Harrowgate"].role, alerts["Financials"].role) == ("leads", "leads")
+    assert alerts["Financials"].explained_by is None
+    assert alerts["Everything"].part_of == BANKS
+
+
+def test_alerts_are_told_apart_where_grouping_is_switched_off(store: Store) -> None:
+    alerts = _spikes(store, RUN, SETTINGS.model_copy(update={"alerts": AlertSettings(group=False)}))
+    assert len(alerts) == 3
+    assert {(alert.role, alert.part_of, alert.also) for alert in alerts.values()} == {("leads", None, ())}
+
+
+def test_a_group_is_the_same_after_a_restart_at_every_step(store: Store, tmp_path: Path) -> None:
+    with Store(f"sqlite:///{tmp_path / 'restarted.db'}") as other:
+        assert _spikes(other, RUN, restarting=True) == _spikes(store, RUN)
+
+
+def test_a_burst_of_volume_on_an_entity_leads_that_of_its_topic(store: Store) -> None:
+    settings = SETTINGS.model_copy(update={"spikes": replace(SETTINGS.spikes, kinds=("volume_burst",))})
+    engine = _engine(store, settings=settings)
+    usual = [_news(m, f"Financials: fine {'Harrowgate' if m % 50 else ''} {m}") for m in range(0, 3 * 1440, 10)]
+    engine.process(_batch(usual), _at(3 * 1440))
+    burst = [_news(3 * 1440 + n / 30, f"Financials: fine Harrowgate {n}", id=f"b{n}") for n in range(90)]
+    engine.process(_batch(burst, start=len(usual)), _at(3 * 1440 + 4))
+    engine.finish()
+    roles = {(alert.series.name, alert.kind): (alert.role, alert.part_of) for alert in store.alerts()}
+    bank = Series("entity", "Harrowgate")
+    assert roles == {
+        ("Harrowgate", "volume_burst"): ("leads", None),
+        ("Financials", "volume_burst"): ("follows", bank),
+        ("Everything", "volume_burst"): ("follows", bank),
+    }

@@ -124,8 +124,8 @@ def test_the_same_buckets_give_the_same_readings_whenever_a_series_came_first() 
 
 
 def test_what_is_left_without_another_series_is_measured_by_a_series_own_thresholds() -> None:
-    #  after `_spike`: SHELL is in the negatives of OIL; of OIL alone a few are left
-    shared = [(20, 20)] * 3
+    # Five of the negatives of OIL name SHELL too.
+    shared = [(5, 5)] * 3
     usual, own = _detector(), _detector(OverrideSettings(name=OIL.name, min_negatives=200))
     for detector in (usual, own):
         detector.admit([SHELL])

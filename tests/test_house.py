@@ -28,7 +28,7 @@ PARTS = {
     "watchlist": {"monitor.watchlist"},
     "trends": {"monitor.trends"},
     "spikes": {"monitor.spikes", "monitor.gates", "monitor.shares", "monitor.volumes", "monitor.spells"},
-    "alerting": {"monitor.alerting", "monitor.delivery", "monitor.silences"},
+    "alerting": {"monitor.alerting", "monitor.grouping", "monitor.delivery", "monitor.silences"},
     "evidence": {"monitor.evidence"},
     "calendar": {"monitor.calendars"},
     "metrics": {"monitor.metrics"},

@@ -129,10 +129,11 @@ class RecallContract:
 
     def test_alerts_come_back_as_they_were_saved(self, store: Store) -> None:
         known = {"silenced": "drill", "notes": ("Acme reports", "XNYS closed: weekend")}
-        saved = [
-            alert("Banks", 0, **known),
-            alert("Energy", 5, escalated_at=NOW, resolved_at=NOW, evidence=(), p_value=0.0),
-        ]
+        group = {"also": (ACME, EVERYTHING), "left_group": "a", "left_at": DAY, "apart_from": ACME}
+        first = alert("Banks", 0, **known, **group)
+        follows = {"follows": first.id, "part_of": BANKS, "explained_by": BANKS}
+        over = {"escalated_at": NOW, "resolved_at": NOW, "evidence": (), "p_value": 0.0}
+        saved = [first, alert("Energy", 5, **over, **follows)]
         store.save_evaluation(NEWS, NOW, saved)
         assert store.alerts() == saved[::-1]
         assert store.alerts(limit=1) == store.alerts(since=DAY + timedelta(minutes=5)) == saved[1:]
@@ -377,6 +378,8 @@ def test_what_an_older_release_stored_counts_each_item_as_a_story(tmp_path: Path
             ("buckets", "negative_stories"),
             *(("alerts", name) for name in ("counting", "copies", "publishers", "words", "entities", "in_all")),
             *(("alerts", "silenced"), ("alerts", "notes"), ("deliveries", "held_until")),
+            *(("alerts", name) for name in ("follows", "part_of", "explained_by", "also")),
+            *(("alerts", name) for name in ("left_group", "left_at", "apart_from")),
         ):
             old.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         old.execute("UPDATE alembic_version SET version_num = '0001'")

@@ -11,7 +11,7 @@ import pytest
 
 from monitor.config import AlertSettings, SilenceSettings
 from monitor.delivery import AlertmanagerReceiver, Delivery
-from monitor.records import Alert, Evidence, Series
+from monitor.records import Alert, Evidence, Series, Severity
 from monitor.silences import Silences
 from monitor.store import Store
 from tests.integration.servers import Alertmanager
@@ -153,3 +153,128 @@ def test_a_silenced_alert_arrives_when_the_silence_ends_with_what_was_known(
 def test_check_gives_its_version(alertmanager: Alertmanager) -> None:
     with closing(AlertmanagerReceiver(alertmanager.url, SETTINGS)) as receiver:
         assert receiver.check().startswith("version 0.")
+
+
+BANK = Series("entity", "Harrowgate")
+TOPIC = Series("topic", "Financials")
+
+
+def _group(leads: Severity, follows: Severity) -> list[Alert]:
+    leader = _alert(series=BANK, severity=leads, also=(TOPIC,))
+    return [
+        leader,
+        _alert(series=TOPIC, severity=follows, follows=leader.id, part_of=BANK, explained_by=BANK),
+    ]
+
+
+def _statuses(alertmanager: Alertmanager) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """By name, role and severity; an alert that ended is not among them."""
+    alerts = httpx2.get(f"{alertmanager.url}/api/v2/alerts").json()
+    return {
+        (alert["labels"]["name"], alert["labels"]["role"], alert["labels"]["severity"]): alert for alert in alerts
+    }
+
+
+def _told(alertmanager: Alertmanager) -> list[tuple[str, str, str]]:
+    """What each notification said: name, severity and status of each of its alerts."""
+    return [
+        (alert["labels"]["name"], alert["labels"]["severity"], alert["status"])
+        for post in list(alertmanager.webhook)
+        for alert in post["alerts"]
+    ]
+
+
+def _wait_for_another(alertmanager: Alertmanager) -> None:
+    """Wait until an alert that came after all others was told, and so all that they set off."""
+    labels = {"alertname": "Another", "name": "Another", "severity": "warning"}
+    httpx2.post(f"{alertmanager.url}/api/v2/alerts", json=[{"labels": labels}]).raise_for_status()
+    until(lambda: ("Another", "warning", "firing") in _told(alertmanager))
+
+
+@pytest.mark.parametrize(
+    ("leads", "follows"), [("warning", "warning"), ("critical", "critical"), ("critical", "warning")]
+)
+def test_what_follows_is_muted_by_what_leads_and_people_get_one_notification(
+    store: Store, alertmanager: Alertmanager, delivery: Delivery, leads: Severity, follows: Severity
+) -> None:
+    group = _group(leads, follows)
+    store.save_evaluation("s", group[0].updated_at, group)
+    delivery.run(datetime.now(UTC))
+    until(lambda: _told(alertmanager))
+    statuses = _statuses(alertmanager)
+    leader, follower = statuses["Harrowgate", "leads", leads], statuses["Financials", "follows", follows]
+    assert leader["status"]["state"] == "active"
+    assert leader["annotations"]["also"] == "Financials"
+    assert follower["status"]["state"] == "suppressed"
+    assert follower["status"]["inhibitedBy"] == [leader["fingerprint"]]
+    assert follower["annotations"]["summary"].find("Part of the alert on Harrowgate, without which") > 0
+    _wait_for_another(alertmanager)
+    assert [told for told in _told(alertmanager) if told[0] == "Financials"] == []
+    assert _told(alertmanager).count(("Harrowgate", leads, "firing")) == 1
+
+
+def test_a_critical_alert_is_not_muted_by_a_warning_that_it_follows(
+    store: Store, alertmanager: Alertmanager, delivery: Delivery
+) -> None:
+    group = _group("warning", "critical")
+    store.save_evaluation("s", group[0].updated_at, group)
+    delivery.run(datetime.now(UTC))
+    until(lambda: {told[0] for told in _told(alertmanager)} == {"Harrowgate", "Financials"})
+    assert _statuses(alertmanager)["Financials", "follows", "critical"]["status"]["inhibitedBy"] == []
+
+
+def test_an_alert_of_another_group_is_told_beside_it(
+    store: Store, alertmanager: Alertmanager, delivery: Delivery
+) -> None:
+    group = [*_group("warning", "warning"), _alert(series=Series("topic", "Energy"))]
+    store.save_evaluation("s", group[0].updated_at, group)
+    delivery.run(datetime.now(UTC))
+    until(lambda: {told[0] for told in _told(alertmanager)} == {"Harrowgate", "Energy"})
+
+
+def test_an_alert_that_leaves_its_group_is_told_by_itself_and_ends_as_a_follower(
+    store: Store, alertmanager: Alertmanager, delivery: Delivery
+) -> None:
+    leader, follower = _group("warning", "warning")
+    store.save_evaluation("s", leader.updated_at, [leader, follower])
+    delivery.run(datetime.now(UTC))
+    until(lambda: _told(alertmanager))
+    apart = replace(
+        follower,
+        **{"follows": None, "part_of": None, "explained_by": None, "apart_from": BANK, "revision": 2},
+        left_group=leader.id,
+        left_at=datetime.now(UTC),
+    )
+    store.save_evaluation("s", leader.updated_at, [apart])
+    delivery.run(datetime.now(UTC))
+    until(lambda: ("Financials", "warning", "firing") in _told(alertmanager))
+    until(lambda: ("Financials", "follows", "warning") not in _statuses(alertmanager))
+    alone = _statuses(alertmanager)["Financials", "leads", "warning"]
+    assert (alone["status"]["state"], alone["labels"]["group"]) == ("active", apart.id)
+    assert alone["annotations"]["summary"].find("A spike without Harrowgate too") > 0
+
+    worse = replace(apart, severity="critical", escalated_at=datetime.now(UTC), revision=3)
+    store.save_evaluation("s", leader.updated_at, [worse])
+    delivery.run(datetime.now(UTC))
+    until(lambda: ("Financials", "critical", "firing") in _told(alertmanager))
+    until(
+        lambda: (
+            set(_statuses(alertmanager)) == {("Harrowgate", "leads", "warning"), ("Financials", "leads", "critical")}
+        )
+    )
+
+
+def test_a_group_that_is_over_ends_in_one_notification(
+    store: Store, alertmanager: Alertmanager, delivery: Delivery
+) -> None:
+    group = _group("warning", "warning")
+    store.save_evaluation("s", group[0].updated_at, group)
+    delivery.run(datetime.now(UTC))
+    until(lambda: _told(alertmanager))
+    over = [replace(alert, revision=2, resolved_at=datetime.now(UTC)) for alert in group]
+    store.save_evaluation("s", group[0].updated_at, over)
+    delivery.run(datetime.now(UTC))
+    until(lambda: ("Harrowgate", "warning", "resolved") in _told(alertmanager))
+    _wait_for_another(alertmanager)
+    assert _told(alertmanager).count(("Harrowgate", "warning", "resolved")) == 1
+    assert ("Financials", "warning", "firing") not in _told(alertmanager)
