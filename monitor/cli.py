@@ -8,17 +8,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from datetime import timedelta
 from functools import partial
 from itertools import islice, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 
 from monitor import __version__, config
-from monitor.output import Misuse, errors, progress_bar, written
+from monitor.output import Misuse, errors, named, note, parsed_columns, progress_bar, rejections, written
 from monitor.records import MonitorError, NewsItem, RawRecord, RecordError, Scored
 from monitor.wire import parse
 
@@ -32,11 +31,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-T = TypeVar("T")
 _SCORE_ITEMS = 256
 _EXPLAIN_ITEMS = 16
 _EXPLAIN_WORDS = 8
-_BACKTEST_ITEMS = 256
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings (TOML); see deploy/monitor.toml.")]
 ColumnsOption = Annotated[
@@ -147,11 +144,11 @@ def score(
     from monitor.model.scorer import open_scorer
 
     settings = config.load(config_path)
-    records = _records(file, _columns(columns))
+    records = _records(file, parsed_columns(columns))
     total = None if file == "-" else _count_lines(Path(file))
     read = rejected = 0
     with ExitStack() as life:
-        scorer = open_scorer(settings.model, _note)
+        scorer = open_scorer(settings.model, note)
         explainer = _explainer(settings.model) if explain else None
         out = life.enter_context(written(output, file))
         progress = life.enter_context(progress_bar("records"))
@@ -163,7 +160,7 @@ def score(
                     items.append(parse(record.value))
                 except RecordError as error:
                     rejected += 1
-                    _reject(file, progress.console)(record, error)
+                    rejections(file, progress.console)(record, error)
             scored = scorer.score(items)
             explanations = _explanations(explainer, scored) if explainer else repeat({})
             for each, explanation in zip(scored, explanations, strict=False):
@@ -188,41 +185,9 @@ def backtest(
     config_path: ConfigOption = None,
 ) -> None:
     """Run a history through the engine in event time; out come the alerts it would have raised, as JSON Lines."""
-    from monitor import history
-    from monitor.alerting import as_json, sentence
-    from monitor.engine import Engine
-    from monitor.metrics import Metrics
-    from monitor.model.scorer import open_scorer
-    from monitor.records import Alert
-    from monitor.store import Store
+    from monitor import backtest as backtesting
 
-    settings = config.load(config_path)
-    with ExitStack() as life:
-        scorer = open_scorer(settings.model, _note)
-        out = life.enter_context(written(output, str(file)))
-        store = life.enter_context(Store("sqlite://"))
-        progress = life.enter_context(progress_bar("items"))
-        reject = _reject(str(file), progress.console)
-        task = progress.add_task("reading", total=None)
-        items = _read(lambda: history.read_history(file, _columns(columns), reject))
-        if not items:
-            raise MonitorError(f"{file}: holds no record that can be used; each needs title and published_at")
-        progress.update(task, description="backtest", total=len(items))
-        engine = Engine(settings, store, scorer, Metrics(), source=f"file:{file}", reject=reject)
-        alerts: dict[str, Alert] = {}
-        for step in history.run(engine, history.by_count(items, _BACKTEST_ITEMS)):
-            alerts |= {alert.id: alert for alert in step.alerts}
-            progress.advance(task, len(step.entries))
-        for alert in alerts.values():
-            out.write(json.dumps(as_json(alert), ensure_ascii=False) + "\n")
-    days = (items[-1].item.published_at - items[0].item.published_at) / timedelta(days=1)
-    errors.print(f"{len(alerts)} alerts in {len(items):,} items over {days:.1f} days", highlight=False)
-    for alert in alerts.values():
-        until = f"{alert.resolved_at:%Y-%m-%d %H:%M}" if alert.resolved_at else "still open"
-        errors.print(
-            f"  {alert.opened_at:%Y-%m-%d %H:%M} to {until}  {alert.severity}  {sentence(alert)}",
-            highlight=False, markup=False, soft_wrap=True,
-        )  # fmt: skip
+    backtesting.command(file, config.load(config_path), parsed_columns(columns), output)
 
 
 @app.command()
@@ -244,8 +209,8 @@ def replay(
     with ExitStack() as life:
         progress = life.enter_context(progress_bar("records"))
         task = progress.add_task("reading", total=None)
-        reject = _reject(str(file), progress.console)
-        items = _read(lambda: history.read_history(file, _columns(columns), reject))
+        reject = rejections(str(file), progress.console)
+        items = named(lambda: history.read_history(file, parsed_columns(columns), reject))
         publisher = life.enter_context(Publisher(kafka, topic))
         progress.update(task, description=f"to {to}", total=len(items))
         pace = speed or float("inf")
@@ -265,7 +230,7 @@ def check(config_path: ConfigOption = None) -> None:
     from monitor.store import Store
 
     def model() -> str:
-        scorer = open_scorer(settings.model, _note)
+        scorer = open_scorer(settings.model, note)
         watched = len(follow(settings, scorer.topics).watchlist.names)
         return f"{scorer.version} on {scorer.backend}, {len(scorer.topics)} topics, {watched:,} watched entities"
 
@@ -305,33 +270,14 @@ def check(config_path: ConfigOption = None) -> None:
         raise typer.Exit(1)
 
 
-def _columns(text: str | None) -> dict[str, str]:
-    """`title=headline,url=link` as {"title": "headline", "url": "link"}."""
-    pairs = [pair.partition("=") for pair in text.split(",")] if text else []
-    for key, sign, column in pairs:
-        if not (key.strip() and sign and column.strip()):
-            raise Misuse(f"--columns: {key + sign + column!r} is not KEY=COLUMN; give for example title=headline")
-    return {key.strip(): column.strip() for key, _, column in pairs}
-
-
 def _records(file: str, columns: Mapping[str, str]) -> Iterator[RawRecord]:
     from monitor.sources.files import read_records
 
     if file != "-":
-        return _read(lambda: read_records(Path(file), columns))
+        return named(lambda: read_records(Path(file), columns))
     if columns:
         raise Misuse("--columns: standard input is read as JSON Lines, which have no columns; give a .csv file")
     return read_records(sys.stdin.buffer)
-
-
-def _read(do: Callable[[], T]) -> T:
-    """What is read of a file that was named on the command line; one that cannot be is a misuse."""
-    from monitor.sources import SourceError
-
-    try:
-        return do()
-    except SourceError as error:
-        raise Misuse(str(error)) from error
 
 
 def _count_lines(path: Path) -> int | None:
@@ -345,20 +291,6 @@ def _count_lines(path: Path) -> int | None:
 def _parts(records: Iterator[RawRecord], items: int) -> Iterator[list[RawRecord]]:
     while part := list(islice(records, items)):
         yield part
-
-
-def _reject(file: str, console: Console) -> Callable[[RawRecord, RecordError], None]:
-    """Tells of each rejected record with its line."""
-
-    def tell(record: RawRecord, error: RecordError) -> None:
-        name = "standard input" if file == "-" else file
-        console.print(f"{name}, line {record.offset + 1}: {error}", highlight=False, markup=False, soft_wrap=True)
-
-    return tell
-
-
-def _note(text: str) -> None:
-    errors.print(text, highlight=False)
 
 
 def _scored_json(scored: Scored) -> dict[str, Any]:

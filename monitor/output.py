@@ -1,16 +1,19 @@
-"""What the commands write: files that appear whole, and progress on a terminal."""
+"""What commands tell people: files that appear whole, progress on a terminal, what is wrong with a file."""
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final, TextIO, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from monitor.records import MonitorError
+from monitor.records import MonitorError, RawRecord, RecordError
+from monitor.sources import SourceError
+
+T = TypeVar("T")
 
 errors: Final = Console(stderr=True)
 """Standard error, for people."""
@@ -61,3 +64,35 @@ def progress_bar(unit: str) -> Progress:
         redirect_stdout=False,
         transient=True,
     )
+
+
+def note(text: str) -> None:
+    """Tell people something."""
+    errors.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def named(do: Callable[[], T]) -> T:
+    """What is read of a file that was named on the command line; one that cannot be is a misuse."""
+    try:
+        return do()
+    except SourceError as error:
+        raise Misuse(str(error)) from error
+
+
+def rejections(file: str, console: Console) -> Callable[[RawRecord, RecordError], None]:
+    """Tells of each rejected record with its line."""
+
+    def tell(record: RawRecord, error: RecordError) -> None:
+        name = "standard input" if file == "-" else file
+        console.print(f"{name}, line {record.offset + 1}: {error}", highlight=False, markup=False, soft_wrap=True)
+
+    return tell
+
+
+def parsed_columns(text: str | None) -> dict[str, str]:
+    """`title=headline,url=link` as {"title": "headline", "url": "link"}."""
+    pairs = [pair.partition("=") for pair in text.split(",")] if text else []
+    for key, sign, column in pairs:
+        if not (key.strip() and sign and column.strip()):
+            raise Misuse(f"--columns: {key + sign + column!r} is not KEY=COLUMN; give for example title=headline")
+    return {key.strip(): column.strip() for key, _, column in pairs}

@@ -38,7 +38,9 @@ ABOVE = [
     {"monitor.engine"},
     {"monitor.web", "monitor.web.app", "monitor.history"},
     {"monitor.daemon", "monitor.demo"},
-    {"monitor.cli", "monitor.output"},
+    {"monitor.output"},
+    {"monitor.backtest"},
+    {"monitor.cli"},
     {"monitor.__main__"},
 ]
 
