@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.optimize import brentq
 
+from monitor.estimates import CONFIDENCE, Estimate, share
 from monitor.spikes import OPEN_P
 from pipelines.alarms import BANDS, P_LEVELS, RATE_EDGES, THRESHOLDS, Z_LEVELS, Found, Kept, Quiet, Restarted
-from pipelines.scores import CONFIDENCE, Estimate, share
 from pipelines.simulation import HOURS, KINDS, Kind
 
 EXTRA_EDGES: Final = (0.0, 5.0, 10.0, 20.0, 40.0, np.inf)

@@ -6,7 +6,7 @@ from typing import Any, Final
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from pipelines.pictures import BLUE, GREY, ORANGE, svg
+from monitor.figures import BLUE, GREY, ORANGE, svg
 
 RECALL: Final = "recall.svg"
 FALSE_ALARMS: Final = "false-alarms.svg"

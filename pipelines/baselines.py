@@ -11,9 +11,9 @@ import numpy as np
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 from scipy import stats
 
+from monitor.estimates import CONFIDENCE
 from monitor.model.scorer import SENTIMENT
 from pipelines.calibration import Bin
-from pipelines.scores import CONFIDENCE
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Score = Annotated[float, Field(ge=0, le=1)]

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from monitor.config import ModelSettings
+from monitor.estimates import Estimate
 from monitor.model import checkpoint
 from monitor.model.encoder import CheckpointError
 from monitor.model.network import MISSING
@@ -28,7 +29,7 @@ from pipelines.calibration import expected_calibration_error, fit_temperature, r
 from pipelines.dataset import Dataset
 from pipelines.learning import adapters, fit
 from pipelines.options import Options
-from pipelines.scores import Estimate, bootstrap, by_label, confusion
+from pipelines.scores import bootstrap, by_label, confusion
 
 _RESAMPLES: Final = 1_000
 

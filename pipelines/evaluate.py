@@ -16,6 +16,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from monitor.config import ModelSettings, SpikeSettings
+from monitor.estimates import CONFIDENCE, share
 from monitor.model import checkpoint
 from monitor.model.checkpoint import ModelInfo
 from monitor.model.network import MISSING
@@ -98,7 +99,7 @@ def evaluate(
                 "backend": scorer.backend,
             },
             "settings": {
-                "confidence": scores.CONFIDENCE,
+                "confidence": CONFIDENCE,
                 "resamples": options.resamples,
                 "bins": calibration.BINS,
                 "seed": options.seed,
@@ -247,7 +248,7 @@ def _negative(sets: Mapping[str, tuple[NDArray[np.floating], NDArray[np.integer]
         given, right = probs[:, label] >= least, wanted == label
         hits = int((given & right).sum())
         shares[name] = {
-            what: asdict(scores.share(hits, int(of.sum()))) if of.any() else None
+            what: asdict(share(hits, int(of.sum()))) if of.any() else None
             for what, of in (("precision", given), ("recall", right))
         }
     return {"from": least, **shares}

@@ -1,24 +1,19 @@
 """The pictures of the report, drawn from its figures alone: SVG, the same bytes for the same figures."""
 
-import io
 from collections.abc import Mapping
 from typing import Any, Final
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from monitor.estimates import share
+from monitor.figures import BLUE, GREY, ORANGE, OTHERS, svg
 from pipelines import comparison
 from pipelines.baselines import efficiency, first_seeds
 from pipelines.comparison import EFFICIENCY_PICTURE
-from pipelines.scores import share
 
-# Okabe and Ito's colours, which people of any colour vision can tell apart; cividis is such a scale too.
-BLUE: Final = "#0072B2"
-ORANGE: Final = "#D55E00"
-GREY: Final = "#999999"
-_OTHERS: Final = ("#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+# The scale that goes with the colours of monitor/figures.py.
 _SCALE: Final = "cividis"
 
 
@@ -140,7 +135,7 @@ def _efficiency(curves: Mapping[str, list[Mapping[str, Any]]]) -> Figure:
 def _styles(ways: list[str]) -> dict[str, tuple[str, str]]:
     """Colour and marker of each way; these differ both, for print in black and white."""
     colours = {"single": ORANGE}
-    free = iter((BLUE, *_OTHERS))
+    free = iter((BLUE, *OTHERS))
     markers = iter("sD^v<>p*")
     return {
         way: (colours.get(way) or next(free, "black"), "o" if way == "single" else next(markers, "x")) for way in ways
@@ -152,11 +147,3 @@ def _shares_below(axes: Axes, shares: list[float]) -> None:
     axes.set_xticks(shares, [f"{share:.0%}" for share in shares])
     axes.set_xticks([], minor=True)
     axes.set_xlabel("share of the sentiment labels learned from")
-
-
-def svg(figure: Figure) -> bytes:
-    """A figure as SVG, the same bytes for the same figure."""
-    content = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "monitor"}):
-        figure.savefig(content, format="svg", metadata={"Date": None})
-    return content.getvalue()

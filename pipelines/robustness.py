@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from monitor.estimates import share
 from monitor.model.scorer import SENTIMENT, TOPIC
 from monitor.records import SENTIMENTS
 from pipelines.markdown import interval, points, table
 from pipelines.perturbations import KINDS, perturbed
 from pipelines.probes import EMPTY, NEGATIONS, TRANSLATIONS
-from pipelines.scores import share
 
 Probs = Mapping[str, NDArray[np.floating]]
 """By task, (texts, labels)."""

@@ -7,23 +7,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from monitor.estimates import CONFIDENCE, Estimate
 from pipelines.calibration import BINS, bin_of
 
-CONFIDENCE: Final = 0.95
-"""Of every interval."""
 _BATCH: Final = 100
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure with the ends of its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -109,13 +98,3 @@ def confusion(wanted: NDArray[np.integer], given: NDArray[np.integer], labels: i
     """(right, given) counts of rows."""
     counts: NDArray[np.int64] = confusion_matrix(wanted, given, labels=range(labels))
     return counts
-
-
-def share(hits: int, of: int) -> Estimate:
-    """A share with its Wilson interval, which holds for small counts and shares near 0 and 1 too.
-
-    Raises:
-        ValueError: `of` is 0.
-    """
-    found = binomtest(hits, of).proportion_ci(CONFIDENCE, method="wilson")
-    return Estimate(hits / of, float(found.low), float(found.high))

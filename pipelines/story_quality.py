@@ -36,10 +36,10 @@ from typing import Annotated, Final, Literal
 
 import typer
 
+from monitor.estimates import Estimate, share
 from monitor.stories import Stories, story_name
 from pipelines.dataset import default_folder
 from pipelines.headlines import headlines
-from pipelines.scores import Estimate, share
 from pipelines.stream import resident_bytes
 
 PAIRS: Final = Path(__file__).with_name("story_pairs.csv")

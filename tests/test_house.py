@@ -32,6 +32,8 @@ PARTS = {
     "evidence": {"monitor.evidence"},
     "calendar": {"monitor.calendars"},
     "metrics": {"monitor.metrics"},
+    "estimates": {"monitor.estimates"},
+    "figures": {"monitor.figures"},
 }
 ABOVE = [
     {"monitor.evaluation", "monitor.following"},

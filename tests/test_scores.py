@@ -100,10 +100,3 @@ def test_scores_by_label_are_those_worked_out_by_hand():
 
 def test_the_rows_of_the_confusion_matrix_are_the_right_labels():
     assert scores.confusion(np.array([0, 0, 1]), np.array([1, 1, 1]), 2).tolist() == [[0, 2], [0, 1]]
-
-
-def test_a_share_of_all_has_an_interval_too():
-    found = scores.share(30, 30)
-
-    assert found.value == found.high == 1
-    assert found.low == pytest.approx(0.8865, abs=1e-3)  # Wilson's: n / (n + z^2)
