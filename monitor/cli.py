@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from itertools import islice, repeat
 from pathlib import Path
@@ -179,15 +180,28 @@ def score(
 def backtest(
     file: Annotated[Path, typer.Argument(help="A history of records: JSON Lines or CSV.")],
     output: Annotated[
-        Path | None, typer.Option(help="Where to write the alerts; without it, standard output.")
+        Path | None, typer.Option(help="Where to write the alerts; without it, standard output (but not of a sweep).")
     ] = None,
     columns: ColumnsOption = None,
     config_path: ConfigOption = None,
+    *,
+    events: Annotated[
+        Path | None, typer.Option(help="CSV of what should alert (name, starts_at, ends_at): scores the alerts.")
+    ] = None,
+    grace_minutes: Annotated[
+        int, typer.Option("--grace", min=0, help="Minutes after an event's end in which an alert may find it.")
+    ] = 60,
+    report: Annotated[Path | None, typer.Option(help="Where to write the figures, as JSON.")] = None,
+    sweep: Annotated[
+        bool, typer.Option(help="Try thresholds and windows on this history: false alarms, recall, delay of each.")
+    ] = False,
+    picture: Annotated[Path | None, typer.Option(help="Draw the sweep into this .svg or .png file.")] = None,
 ) -> None:
     """Run a history through the engine in event time; out come the alerts it would have raised, as JSON Lines."""
     from monitor import backtest as backtesting
 
-    backtesting.command(file, config.load(config_path), parsed_columns(columns), output)
+    options = backtesting.Options(output, events, timedelta(minutes=grace_minutes), report, sweep, picture)
+    backtesting.command(file, config.load(config_path), parsed_columns(columns), options)
 
 
 @app.command()

@@ -90,7 +90,7 @@ class SilenceSettings:
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        _check_order(self.starts_at, self.ends_at)
+        check_order(self.starts_at, self.ends_at)
         return self
 
 
@@ -118,7 +118,7 @@ class Event:
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        _check_order(self.starts_at, self.ends_at)
+        check_order(self.starts_at, self.ends_at)
         return self
 
 
@@ -153,7 +153,8 @@ def check_overrides(overrides: Sequence[OverrideSettings], kinds: Iterable[Kind]
                 )
 
 
-def _check_order(starts_at: datetime, ends_at: datetime) -> None:
+def check_order(starts_at: datetime, ends_at: datetime) -> None:
+    """See that something ends after it starts; raises ValueError if not."""
     if ends_at <= starts_at:
         raise ValueError(
             f"ends_at is {ends_at.isoformat()}, not after starts_at ({starts_at.isoformat()}); give a later one"

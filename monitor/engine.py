@@ -16,6 +16,7 @@ from monitor.following import follow
 from monitor.metrics import Metrics
 from monitor.records import (
     BUCKET,
+    EVERYTHING,
     Alert,
     Batch,
     Entry,
@@ -89,6 +90,9 @@ class Engine:
 
     Raises:
         ConfigError: the settings name a topic, entity or exchange that there is not.
+
+    Attributes:
+        series: every series that it follows.
     """
 
     def __init__(
@@ -113,6 +117,7 @@ class Engine:
         self._forget_stories()
         self._scored = (scorer.cache_hits, scorer.cut_items)  # as the metrics have them
         self._touched: dict[int, datetime] = {}
+        self.series = (EVERYTHING, *followed.series)
         self._evaluation = Evaluation(
             settings, store, metrics, source=source, shown=followed.series, calendar=followed.calendar
         )

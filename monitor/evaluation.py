@@ -25,6 +25,7 @@ from monitor.records import (
     Remainder,
     Series,
     Severity,
+    StoredItem,
     bucket_start,
     window_minutes,
     window_name,
@@ -40,6 +41,37 @@ _EVIDENCE_STORIES: Final = 5
 _EVIDENCE_ITEMS: Final = 500
 _BEFORE: Final = timedelta(days=7)
 _BEFORE_STORIES: Final = 2_000
+
+
+def detector_of(settings: Settings) -> Detector:
+    """The detector that these settings describe, before its first bucket."""
+    return Detector(settings.spikes, settings.alerts.false_alarms_per_week, settings.overrides)
+
+
+def judge(detector: Detector, at: datetime, counts: Mapping[Series, Counts]) -> list[Reading]:
+    """What a detector makes of the closed bucket that starts at `at`: the readings that may open or close alerts."""
+    settings = detector.settings
+    judged = {series: one.judged(settings.counting) for series, one in counts.items()}
+    volumes = set(settings.kinds) != {"negative_share"}
+    return [reading for reading in detector.update(judged, at if volumes else None) if reading.kind in settings.kinds]
+
+
+def items_behind(store: Store, alert: Alert, start: datetime) -> list[StoredItem]:
+    """The items that an alert is about, from `start`, the start of its window; those that came late left out."""
+    only_negative = alert.kind != "volume_burst"
+    found = store.window_items(alert.series, start, alert.updated_at, _EVIDENCE_ITEMS, negative=only_negative)
+    return [item for item in found if not item.late]
+
+
+def left_without(
+    store: Store, detector: Detector, alert: Alert, others: Collection[Series], end: datetime
+) -> dict[Series, Remainder]:
+    """What would be left of an alert's spike, at the step that ends at `end`, without what it shares with others."""
+    starts = [end - timedelta(minutes=minutes) for minutes in detector.windows_minutes(alert.kind)]
+    stories = detector.settings.counting == "stories"
+    shared = store.shared_items(alert.series, others, starts, end, stories=stories)
+    left = {other: detector.without(alert.series, alert.kind, other, both) for other, both in shared.items()}
+    return {other: remainder for other, remainder in left.items() if remainder is not None}
 
 
 class Evaluation:
@@ -128,8 +160,7 @@ class Evaluation:
         self._trends = Trends(
             sorted({*self._settings.trends.windows_minutes, *self._settings.spikes.windows_minutes})
         )
-        settings = self._settings
-        self._detector = Detector(settings.spikes, settings.alerts.false_alarms_per_week, settings.overrides)
+        self._detector = detector_of(self._settings)
         self._alerts = self._stored_alerts()
         self._through = None
 
@@ -164,14 +195,7 @@ class Evaluation:
         return changed
 
     def _judge(self, at: datetime, counts: Mapping[Series, Counts]) -> list[Reading]:
-        settings = self._settings.spikes
-        judged = {series: one.judged(settings.counting) for series, one in counts.items()}
-        volumes = set(settings.kinds) != {"negative_share"}
-        return [
-            reading
-            for reading in self._detector.update(judged, at if volumes else None)
-            if reading.kind in settings.kinds
-        ]
+        return judge(self._detector, at, counts)
 
     def _buckets(self, start: datetime, end: datetime) -> dict[datetime, dict[Series, Counts]]:
         buckets: dict[datetime, dict[Series, Counts]] = defaultdict(dict)
@@ -182,9 +206,7 @@ class Evaluation:
     def _explain(self, alert: Alert, start: datetime) -> Alert:
         """The alert with what lies behind it: stories, publishers, words and entities that stand out."""
         end = alert.updated_at
-        only_negative = alert.kind != "volume_burst"
-        found = self._store.window_items(alert.series, start, end, _EVIDENCE_ITEMS, negative=only_negative)
-        behind = [item for item in found if not item.late]
+        behind = items_behind(self._store, alert, start)
         before = self._store.titles(alert.series, start - _BEFORE, start, _BEFORE_STORIES)
         now = {item.id: item.title for item in behind if not item.copy}
         window = self._trends.window(alert.series, window_minutes(alert.window))
@@ -215,17 +237,8 @@ class Evaluation:
         return list(by_item.values())
 
     def _without(self, alert: Alert, others: Collection[Series]) -> dict[Series, Remainder]:
-        """What would be left of an alert's spike, at the last step, without what it shares with other series."""
         end = self._trends.closed_through
-        if end is None:
-            return {}
-        starts = [end - timedelta(minutes=minutes) for minutes in self._detector.windows_minutes(alert.kind)]
-        stories = self._settings.spikes.counting == "stories"
-        shared = self._store.shared_items(alert.series, others, starts, end, stories=stories)
-        left = {
-            other: self._detector.without(alert.series, alert.kind, other, both) for other, both in shared.items()
-        }
-        return {other: remainder for other, remainder in left.items() if remainder is not None}
+        return {} if end is None else left_without(self._store, self._detector, alert, others, end)
 
     def _conclude(self, alert: Alert) -> Alert:
         """The alert with how much it was in all, now that it is over."""

@@ -41,9 +41,11 @@ def read_history(path: Path, columns: Mapping[str, str], reject: Reject) -> list
 
 
 def by_count(history: Sequence[Dated], items: int) -> Iterator[Sequence[Dated]]:
-    """The history in parts of so many items."""
-    for start in range(0, len(history), items):
-        yield history[start : start + items]
+    """The history in parts of so many items, each within one day, so that sparse news is evaluated day by day too."""
+    for _, day in groupby(history, key=lambda dated: dated.item.published_at.date()):
+        part = tuple(day)
+        for start in range(0, len(part), items):
+            yield part[start : start + items]
 
 
 def by_bucket(history: Sequence[Dated]) -> Iterator[Sequence[Dated]]:

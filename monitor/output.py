@@ -2,13 +2,15 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TextIO, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
+from rich.text import Text
 
 from monitor.records import MonitorError, RawRecord, RecordError
 from monitor.sources import SourceError
@@ -24,15 +26,20 @@ class Misuse(MonitorError):
 
 
 @contextmanager
-def written(path: Path | None, source: str) -> Iterator[TextIO]:
-    """Standard output, or a file that appears whole when all went well and not at all when not."""
+def written(path: Path | None, source: str, option: str = "--output") -> Iterator[TextIO]:
+    """Standard output, or a file that appears whole when all went well and not at all when not.
+
+    Args:
+        source: the file that is read, which must not be written over; - is standard input.
+        option: that named the file.
+    """
     if path is None:
         yield sys.stdout
         return
     if path.is_dir():
-        raise Misuse(f"--output: {path} is a folder; give the name of a file in it")
-    if path.exists() and source != "-" and path.samefile(source):
-        raise Misuse(f"--output: {path} is what is read; give another name, or it would be lost")
+        raise Misuse(f"{option}: {path} is a folder; give the name of a file in it")
+    if path.exists() and Path(source).exists() and path.samefile(source):
+        raise Misuse(f"{option}: {path} is what is read; give another name, or it would be lost")
     path = path.resolve()
     if path.exists() and not path.is_file():  # a device or a pipe: written to, never replaced
         with path.open("w", encoding="utf-8") as device:
@@ -42,10 +49,20 @@ def written(path: Path | None, source: str) -> Iterator[TextIO]:
     try:
         file = part.open("w", encoding="utf-8")
     except OSError as error:
-        raise Misuse(f"--output: {path} cannot be written ({error.strerror}); give another path") from error
+        raise Misuse(f"{option}: {path} cannot be written ({error.strerror}); give another path") from error
     try:
         with file:
             yield file
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def written_bytes(path: Path, content: bytes) -> None:
+    """A file that appears whole."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(content)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -96,3 +113,18 @@ def parsed_columns(text: str | None) -> dict[str, str]:
         if not (key.strip() and sign and column.strip()):
             raise Misuse(f"--columns: {key + sign + column!r} is not KEY=COLUMN; give for example title=headline")
     return {key.strip(): column.strip() for key, _, column in pairs}
+
+
+def print_table(to: TextIO, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table with lines on a terminal that is wide enough; elsewhere its columns in line, and no cell is cut."""
+    console = Console(file=to)
+    table = Table(*(Column(Text(name)) for name in head))
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    needed = console.measure(table, options=console.options.update(width=1_000)).maximum
+    if console.is_terminal and needed <= console.width:
+        console.print(table)
+        return
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    for row in (head, *rows):
+        to.write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")

@@ -77,6 +77,11 @@ def _lines(text: str) -> list[dict[str, Any]]:
         (["score", "x.csv", "--columns", "title"], "--columns: 'title' is not KEY=COLUMN"),
         (["run", "--config", "nowhere.toml"], "nowhere.toml: cannot be read"),
         (["backtest"], "Missing argument"),
+        (["backtest", "x.jsonl", "--picture", "sweep.svg"], "--picture: shows a sweep; add --sweep"),
+        (["backtest", "x.jsonl", "--sweep", "--picture", "sweep.pdf"], "sweep.pdf ends in '.pdf', expected .svg or"),
+        (["backtest", "x.jsonl", "--grace", "-1"], "'--grace': Input should be greater than"),
+        (["backtest", "x.jsonl", "--events", "nowhere.csv"], "nowhere.csv: cannot be read (No such file"),
+        (["backtest", "x.jsonl", "--report", "missing/report.json"], "--report: "),
     ],
 )
 def test_a_misuse_ends_in_one_line_and_code_2(arguments: list[str], message: str) -> None:

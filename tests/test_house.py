@@ -32,7 +32,7 @@ PARTS = {
     "evidence": {"monitor.evidence"},
     "calendar": {"monitor.calendars"},
     "metrics": {"monitor.metrics"},
-    "estimates": {"monitor.estimates"},
+    "estimates": {"monitor.estimates", "monitor.alert_scores"},
     "figures": {"monitor.figures"},
 }
 ABOVE = [
@@ -41,6 +41,7 @@ ABOVE = [
     {"monitor.web", "monitor.web.app", "monitor.history"},
     {"monitor.daemon", "monitor.demo"},
     {"monitor.output"},
+    {"monitor.tuning", "monitor.tuning_report", "monitor.tuning_picture"},
     {"monitor.backtest"},
     {"monitor.cli"},
     {"monitor.__main__"},
