@@ -8,22 +8,19 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from monitor.database import Database, StoreError
+from monitor.database import Database
+from monitor.positions import Positions
 from monitor.records import Counts, Entry, PositionUpdate, Series, bucket_start
-from monitor.schema import BUCKETS, ITEM_ENTITIES, ITEMS, POSITIONS, Moment, entity_rows, item_row
+from monitor.schema import BUCKETS, ITEM_ENTITIES, ITEMS, entity_rows, item_row
 
 _COUNTS: Final = tuple(field.name for field in fields(Counts))
-
-
-class PositionConflict(StoreError):
-    """A partition or an evaluation does not stand where this worker left it: another worker has taken over."""
 
 
 class Batches:
     """Stores batches in `database`; see `Store.commit`. Its statements are made once, as that takes longer than
     running them."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, positions: Positions) -> None:
         self._database = database
         self._insert_items = database.insert(ITEMS).on_conflict_do_nothing().returning(ITEMS.c.id)
         self._insert_mentions = sa.insert(ITEM_ENTITIES)
@@ -32,7 +29,7 @@ class Batches:
             index_elements=list(BUCKETS.primary_key),
             set_={name: BUCKETS.c[name] + insert.excluded[name] for name in _COUNTS},
         )
-        self._move_first, self._move = _moves(database)
+        self._positions = positions
 
     def store(
         self, source: str, entries: Sequence[Entry], positions: Sequence[PositionUpdate], now: datetime
@@ -52,7 +49,7 @@ class Batches:
         rows = [item_row(source, distinct[item_id], now) for item_id in sorted(distinct)]
         with self._database.write("store a batch") as connection:
             for update in sorted(positions, key=lambda update: update.partition):
-                self._advance(connection, source, update, newest.get(update.partition), now)
+                self._positions.advance(connection, source, update, newest.get(update.partition), now)
             inserted = set(connection.scalars(self._insert_items, rows)) if rows else set()
             new = [entry for item_id, entry in distinct.items() if item_id in inserted]
             if mentions := entity_rows(new):
@@ -60,62 +57,6 @@ class Batches:
             if increments := _increments(source, new):
                 connection.execute(self._increment, increments)
         return new
-
-    def _advance(
-        self,
-        connection: sa.Connection,
-        source: str,
-        update: PositionUpdate,
-        newest_event_at: datetime | None,
-        now: datetime,
-    ) -> None:
-        """Move a partition's position and clock, provided that it stands where the update expects it."""
-        values = {
-            "its_stream": source,
-            "its_partition": update.partition,
-            "to": update.next,
-            "seen": newest_event_at,
-            # Records that hold no item say nothing of event time, so they must not make others wait for this clock.
-            "active": None if newest_event_at is None else now,
-        }
-        if update.expected is None:
-            moved = connection.scalar(self._move_first, values | {"now": now})
-        else:
-            moved = connection.scalar(self._move, values | {"expected": update.expected})
-        if moved is None:
-            here = {"stream": source, "partition": update.partition}
-            found = connection.scalar(sa.select(POSITIONS.c.next_offset).filter_by(**here))
-            raise PositionConflict(
-                f"database {self._database.shown_url}: partition {update.partition} of {source} stands at offset "
-                f"{found}, this batch expected {update.expected}: another worker has taken the partition over, or "
-                f"the batch was stored already; nothing was written, go on from the stored position"
-            )
-
-
-def _moves(database: Database) -> tuple[Any, Any]:
-    """Statements that move a partition for the first time, and from then on; they give nothing where it is elsewhere.
-
-    Their parameters are `its_stream`, `its_partition`, `to`, `seen` (newest event time, or null), `active` (null: as
-    it was), and for the first `now`, for the second `expected`.
-    """
-    stored = POSITIONS.c
-    stream, partition = sa.bindparam("its_stream", type_=sa.Text), sa.bindparam("its_partition", type_=sa.Integer)
-    to, expected = (sa.bindparam(name, type_=sa.BigInteger) for name in ("to", "expected"))
-    seen, active, now = (sa.bindparam(name, type_=Moment) for name in ("seen", "active", "now"))
-    forward = sa.or_(stored.newest_event_at.is_(None), stored.newest_event_at < seen)
-    moved: dict[str, Any] = {
-        "next_offset": to,
-        "newest_event_at": sa.case((forward, seen), else_=stored.newest_event_at),
-        "active_at": sa.func.coalesce(active, stored.active_at),
-    }
-    begun = {"stream": stream, "partition": partition, "next_offset": to, "newest_event_at": seen, "active_at": now}
-    first: Any = database.insert(POSITIONS).values(begun)
-    first = first.on_conflict_do_update(
-        index_elements=list(POSITIONS.primary_key), set_=moved, where=stored.next_offset.is_(None)
-    )
-    here = (stored.stream == stream, stored.partition == partition, stored.next_offset == expected)
-    later = sa.update(POSITIONS).where(*here).values(moved)
-    return first.returning(stored.partition), later.returning(stored.partition)
 
 
 def _increments(source: str, entries: Sequence[Entry]) -> list[dict[str, Any]]:

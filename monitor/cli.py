@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import timedelta
@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 
 from monitor import __version__, config
+from monitor.inputs import ConfigOption, count_lines, records_of
 from monitor.output import Misuse, errors, named, note, parsed_columns, progress_bar, rejections, written
 from monitor.records import MonitorError, NewsItem, RawRecord, RecordError, Scored
 from monitor.wire import parse
@@ -36,7 +37,6 @@ _SCORE_ITEMS = 256
 _EXPLAIN_ITEMS = 16
 _EXPLAIN_WORDS = 8
 
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings (TOML); see deploy/monitor.toml.")]
 ColumnsOption = Annotated[
     str | None,
     typer.Option(help="For CSV: record key=column pairs, e.g. title=headline,published_at=published_utc."),
@@ -145,8 +145,8 @@ def score(
     from monitor.model.scorer import open_scorer
 
     settings = config.load(config_path)
-    records = _records(file, parsed_columns(columns))
-    total = None if file == "-" else _count_lines(Path(file))
+    records = records_of(file, parsed_columns(columns))
+    total = count_lines(file)
     read = rejected = 0
     with ExitStack() as life:
         scorer = open_scorer(settings.model, note)
@@ -282,24 +282,6 @@ def check(config_path: ConfigOption = None) -> None:
             sys.stdout.write(f"failed  {name}: {error}\n")
     if failed:
         raise typer.Exit(1)
-
-
-def _records(file: str, columns: Mapping[str, str]) -> Iterator[RawRecord]:
-    from monitor.sources.files import read_records
-
-    if file != "-":
-        return named(lambda: read_records(Path(file), columns))
-    if columns:
-        raise Misuse("--columns: standard input is read as JSON Lines, which have no columns; give a .csv file")
-    return read_records(sys.stdin.buffer)
-
-
-def _count_lines(path: Path) -> int | None:
-    try:
-        with path.open("rb") as file:
-            return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
-    except OSError:
-        return None  # reading it will say what is wrong with it
 
 
 def _parts(records: Iterator[RawRecord], items: int) -> Iterator[list[RawRecord]]:

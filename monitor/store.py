@@ -7,8 +7,9 @@ from typing import Any, Final, Self
 
 import sqlalchemy as sa
 
-from monitor.batches import Batches, PositionConflict
+from monitor.batches import Batches
 from monitor.database import Database, StoreError, StoreUnavailable
+from monitor.positions import PositionConflict, Positions
 from monitor.records import (
     EVERYTHING,
     Alert,
@@ -27,7 +28,6 @@ from monitor.schema import (
     EVALUATIONS,
     ITEM_ENTITIES,
     ITEMS,
-    POSITIONS,
     Moment,
     alert_of,
     alert_row,
@@ -59,7 +59,8 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self._database = Database(url)
-        self._batches = Batches(self._database)
+        self._positions = Positions(self._database)
+        self._batches = Batches(self._database, self._positions)
 
     def close(self) -> None:
         """Disconnect, and let another worker evaluate."""
@@ -80,12 +81,7 @@ class Store:
 
     def positions(self, source: str, partitions: Sequence[int]) -> dict[int, int]:
         """The next offset to read of each of these partitions, for those that anything was stored of."""
-        stored = POSITIONS.c
-        query = sa.select(stored.partition, stored.next_offset).where(
-            stored.stream == source, stored.partition.in_(partitions), stored.next_offset.is_not(None)
-        )
-        with self._database.read("read positions") as connection:
-            return {row.partition: row.next_offset for row in connection.execute(query)}
+        return self._positions.read(source, partitions)
 
     def commit(
         self, source: str, entries: Sequence[Entry], positions: Sequence[PositionUpdate], now: datetime
@@ -105,19 +101,11 @@ class Store:
 
     def touch(self, source: str, partitions: Sequence[int], now: datetime) -> None:
         """Note that these partitions have records waiting, so that their clocks count as active at `now`."""
-        rows = [{"stream": source, "partition": number, "active_at": now} for number in sorted(set(partitions))]
-        if rows:
-            with self._database.write("touch partitions") as connection:
-                connection.execute(self._database.upsert(POSITIONS, ["active_at"]), rows)
+        self._positions.touch(source, partitions, now)
 
     def clocks(self, source: str) -> dict[int, PartitionClock]:
         """Where every partition of the source stands, whichever worker reads it."""
-        query = sa.select(POSITIONS).where(POSITIONS.c.stream == source)
-        with self._database.read("read the partitions' clocks") as connection:
-            return {
-                row.partition: PartitionClock(row.next_offset, row.newest_event_at, row.active_at)
-                for row in connection.execute(query)
-            }
+        return self._positions.clocks(source)
 
     def buckets(
         self, start: datetime, end: datetime, series: Series | None = None

@@ -1,4 +1,4 @@
-"""The only parser of the news record's wire format."""
+"""The only parser of the news record's wire format, and the reading of JSON that other formats share with it."""
 
 import json
 import re
@@ -22,6 +22,29 @@ def parse(raw: bytes) -> NewsItem:
     Raises:
         RecordError: the record breaks the contract. Nothing else is raised, whatever the bytes.
     """
+    data = json_object(raw)
+    title = _title(data)
+    published_at = _time(data)
+    source = text_of(data, "source", MAX_FIELD_CHARS)
+    url = text_of(data, "url", MAX_FIELD_CHARS)
+    if url is not None and not url.lower().startswith(("http://", "https://")):
+        raise RecordError("bad_value", f"url: {shown(url)} is not an http or https link")
+    language = text_of(data, "language", MAX_FIELD_CHARS)
+    if language is not None and not _BCP47.fullmatch(language):
+        raise RecordError("bad_value", f"language: {shown(language)} is not a BCP 47 tag such as en or pt-BR")
+    body = text_of(data, "body", MAX_BODY_CHARS)
+    item_id = text_of(data, "id", MAX_ID_CHARS)
+    if item_id is None:
+        item_id = digest(source or "", url or title, published_at.isoformat())
+    return NewsItem(item_id, title, published_at, body, source, url, language)
+
+
+def json_object(raw: bytes) -> dict[str, object]:
+    """The JSON object that a record in UTF-8 holds.
+
+    Raises:
+        RecordError: it holds none, or is too large.
+    """
     if len(raw) > MAX_RECORD_BYTES:
         raise RecordError("too_large", f"record is {len(raw):,} bytes, at most {MAX_RECORD_BYTES:,} are accepted")
     try:
@@ -31,24 +54,10 @@ def parse(raw: bytes) -> NewsItem:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise RecordError("not_json", f"record is not JSON: {error} in {_shown(text)}") from error
+        raise RecordError("not_json", f"record is not JSON: {error} in {shown(text)}") from error
     if not isinstance(data, dict):
-        raise RecordError("not_object", f"record is {_kind(data)}, expected a JSON object: {_shown(text)}")
-
-    title = _title(data)
-    published_at = _time(data)
-    source = _text(data, "source", MAX_FIELD_CHARS)
-    url = _text(data, "url", MAX_FIELD_CHARS)
-    if url is not None and not url.lower().startswith(("http://", "https://")):
-        raise RecordError("bad_value", f"url: {_shown(url)} is not an http or https link")
-    language = _text(data, "language", MAX_FIELD_CHARS)
-    if language is not None and not _BCP47.fullmatch(language):
-        raise RecordError("bad_value", f"language: {_shown(language)} is not a BCP 47 tag such as en or pt-BR")
-    body = _text(data, "body", MAX_BODY_CHARS)
-    item_id = _text(data, "id", MAX_ID_CHARS)
-    if item_id is None:
-        item_id = digest(source or "", url or title, published_at.isoformat())
-    return NewsItem(item_id, title, published_at, body, source, url, language)
+        raise RecordError("not_object", f"record is {kind_of(data)}, expected a JSON object: {shown(text)}")
+    return data
 
 
 _BCP47 = re.compile(r"[A-Za-z]{1,8}(-[A-Za-z0-9]{1,8})*")
@@ -60,44 +69,44 @@ _RFC3339 = re.compile(
 
 
 def _title(data: dict[str, object]) -> str:
-    title = _text(data, "title", MAX_TITLE_CHARS)
+    title = text_of(data, "title", MAX_TITLE_CHARS)
     if title is None:
         if "title" in data:
-            raise RecordError("bad_value", f"title: {_shown(data['title'])} has no text")
-        raise RecordError("missing", f"title: missing; the record has the keys {_shown(sorted(data))}")
+            raise RecordError("bad_value", f"title: {shown(data['title'])} has no text")
+        raise RecordError("missing", f"title: missing; the record has the keys {shown(sorted(data))}")
     return title
 
 
-def _text(data: dict[str, object], key: str, max_chars: int) -> str | None:
+def text_of(data: dict[str, object], key: str, max_chars: int) -> str | None:
     """The trimmed text under `key`; None where it is absent, null or blank."""
     value = data.get(key)
     if value is None:
         return None
     if not isinstance(value, str):
-        raise RecordError("wrong_type", f"{key}: {_shown(value)} is {_kind(value)}, expected text")
+        raise RecordError("wrong_type", f"{key}: {shown(value)} is {kind_of(value)}, expected text")
     if "\0" in value:
-        raise RecordError("nul", f"{key}: {_shown(value)} has a NUL character")
+        raise RecordError("nul", f"{key}: {shown(value)} has a NUL character")
     value = value.strip()
     if len(value) > max_chars:
         raise RecordError(
             "bad_value",
-            f"{key}: {len(value):,} characters, at most {max_chars:,} are accepted: {_shown(value)}",
+            f"{key}: {len(value):,} characters, at most {max_chars:,} are accepted: {shown(value)}",
         )
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise RecordError("bad_value", f"{key}: {_shown(value)} has half of a surrogate pair") from error
+        raise RecordError("bad_value", f"{key}: {shown(value)} has half of a surrogate pair") from error
     return value or None
 
 
 def _time(data: dict[str, object]) -> datetime:
-    value = _text(data, "published_at", MAX_FIELD_CHARS)
+    value = text_of(data, "published_at", MAX_FIELD_CHARS)
     if value is None:
-        raise RecordError("missing", f"published_at: missing; the record has the keys {_shown(sorted(data))}")
+        raise RecordError("missing", f"published_at: missing; the record has the keys {shown(sorted(data))}")
     try:
         return moment(value)
     except ValueError as error:
-        raise RecordError("bad_value", f"published_at: {_shown(value)} {error}") from error
+        raise RecordError("bad_value", f"published_at: {shown(value)} {error}") from error
 
 
 def moment(text: str) -> datetime:
@@ -128,12 +137,13 @@ def moment(text: str) -> datetime:
     return found
 
 
-def _shown(value: object, max_chars: int = 120) -> str:
+def shown(value: object, max_chars: int = 120) -> str:
     """A value as an error message shows it: one line, escaped, cut."""
     text = ascii(value) if not isinstance(value, str) else ascii(value[: max_chars + 1])
     return text if len(text) <= max_chars else text[: max_chars - 3] + "..."
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """What a value of JSON is, in words: text, a number."""
     names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list"}
     return "null" if value is None else names.get(type(value), "an object")

@@ -23,7 +23,10 @@ MODEL = ("network", "encoder", "checkpoint", "quantize", "text", "export", "back
 PARTS = {
     "sources": {"monitor.sources", "monitor.sources.files", "monitor.sources.kafka", "monitor.sources.publisher"},
     "model": {f"monitor.model.{name}" for name in MODEL},
-    "store": {"monitor.store", "monitor.batches", "monitor.database", "monitor.schema", "monitor.migrations.env"},
+    "store": {
+        *("monitor.store", "monitor.batches", "monitor.positions"),
+        *("monitor.database", "monitor.schema", "monitor.migrations.env"),
+    },
     "stories": {"monitor.stories"},
     "watchlist": {"monitor.watchlist"},
     "trends": {"monitor.trends"},
@@ -40,7 +43,7 @@ ABOVE = [
     {"monitor.engine"},
     {"monitor.web", "monitor.web.app", "monitor.history"},
     {"monitor.daemon", "monitor.demo"},
-    {"monitor.output"},
+    {"monitor.output", "monitor.inputs"},
     {"monitor.tuning", "monitor.tuning_report", "monitor.tuning_picture"},
     {"monitor.backtest"},
     {"monitor.cli"},
@@ -53,6 +56,7 @@ DOORS = {
     "sqlalchemy": (
         "monitor/store.py",
         "monitor/batches.py",
+        "monitor/positions.py",
         "monitor/database.py",
         "monitor/schema.py",
         "monitor/migrations/",

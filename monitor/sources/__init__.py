@@ -1,12 +1,29 @@
 """Where news comes from. A source is read by polling; the store, not the source, remembers how far it was read."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 from monitor.records import Batch, MonitorError, RawRecord, RecordError
 
 ReadPositions = Callable[[Sequence[int]], Mapping[int, int]]
 """Partitions -> the next offset to read of each, for those that the store knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A kind of record, as a CSV holds it: its keys, which columns can be mapped to, those without which there is no
+    record, and whether an empty cell says something (`blanks`) or is as good as none."""
+
+    name: str
+    keys: tuple[str, ...]
+    required: tuple[str, ...]
+    blanks: bool = False
+
+
+NEWS: Final = Form(
+    "news record", ("id", "title", "published_at", "body", "source", "url", "language"), ("title", "published_at")
+)
 
 
 class SourceError(MonitorError):

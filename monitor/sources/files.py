@@ -7,18 +7,14 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
 from selectolax.lexbor import LexborHTMLParser
 
 from monitor.config import FileSettings
 from monitor.records import Batch, PositionUpdate, RawRecord, RecordError
-from monitor.sources import ReadPositions, SourceError
+from monitor.sources import NEWS, Form, ReadPositions, SourceError
 from monitor.wire import MAX_BODY_CHARS, MAX_RECORD_BYTES
-
-KEYS: Final = ("id", "title", "published_at", "body", "source", "url", "language")
-"""The news record's keys, which CSV columns can be mapped to."""
-REQUIRED_KEYS: Final = ("title", "published_at")
 
 _JSON_LINES_SUFFIXES = (".jsonl", ".ndjson", ".json")
 _CSV_SUFFIX = ".csv"
@@ -190,16 +186,19 @@ class FileSource:
         )
 
 
-def read_records(source: Path | BinaryIO, columns: Mapping[str, str] | None = None) -> Iterator[RawRecord]:
+def read_records(
+    source: Path | BinaryIO, columns: Mapping[str, str] | None = None, form: Form = NEWS
+) -> Iterator[RawRecord]:
     """Every record of a whole file, or of a stream of JSON Lines. An offset is its first line, counted from 0.
 
     Args:
         columns: for CSV, record key -> column, where their names differ.
+        form: for CSV, what its rows are.
 
     Raises:
         SourceError: the file cannot be read as what its name says it is; before the first record is asked for.
     """
-    reader = _open(source, columns or {}) if isinstance(source, Path) else _Reader(source, "the input")
+    reader = _open(source, columns or {}, form) if isinstance(source, Path) else _Reader(source, "the input")
     return _every(reader, close=isinstance(source, Path))
 
 
@@ -212,7 +211,7 @@ def _every(reader: "_Reader", close: bool) -> Iterator[RawRecord]:
             reader.close()
 
 
-def _open(path: Path, columns: Mapping[str, str], *, follow: bool = False) -> "_Reader":
+def _open(path: Path, columns: Mapping[str, str], form: Form = NEWS, *, follow: bool = False) -> "_Reader":
     """A reader of a file from its first record on."""
     suffix = path.suffix.lower()
     if suffix not in (*_JSON_LINES_SUFFIXES, _CSV_SUFFIX):
@@ -228,7 +227,7 @@ def _open(path: Path, columns: Mapping[str, str], *, follow: bool = False) -> "_
         raise _unreadable(path, error) from error
     try:
         if suffix == _CSV_SUFFIX:
-            return _CsvReader(stream, str(path), columns, follow)
+            return _CsvReader(stream, str(path), columns, form, follow)
         return _Reader(stream, str(path), follow)
     except SourceError:
         stream.close()
@@ -287,27 +286,28 @@ class _Reader:
 class _CsvReader(_Reader):
     """The rows of a CSV as JSON records; a row that has no such form is given as it is, for parsing to reject."""
 
-    def __init__(self, stream: BinaryIO, name: str, columns: Mapping[str, str], follow: bool) -> None:
+    def __init__(self, stream: BinaryIO, name: str, columns: Mapping[str, str], form: Form, follow: bool) -> None:
         super().__init__(stream, name, follow)
+        self._blanks = form.blanks
         self._taken: list[bytes] = []
         self._taken_bytes = 0
         self._is_utf8 = True
         self._rows = csv.reader(iter(self._next_line, None))
-        unknown = sorted(columns.keys() - set(KEYS))
+        unknown = sorted(columns.keys() - set(form.keys))
         if unknown:
             raise SourceError(
-                f"columns: {', '.join(unknown)} is no key of the news record, expected {', '.join(KEYS)}; "
+                f"columns: {', '.join(unknown)} is no key of the {form.name}, expected {', '.join(form.keys)}; "
                 "write KEY=COLUMN, e.g. title=headline"
             )
         try:
             header = [cell.strip() for cell in next(self._rows)]
         except (StopIteration, csv.Error, _UnfinishedError, _TooLongError) as error:
             raise SourceError(f"{name}: has no first line that names its columns") from error
-        wanted = {key: columns.get(key, key) for key in KEYS}
+        wanted = {key: columns.get(key, key) for key in form.keys}
         missing = [
             f"{column!r} (for {key})"
             for key, column in wanted.items()
-            if column not in header and (key in columns or key in REQUIRED_KEYS)
+            if column not in header and (key in columns or key in form.required)
         ]
         if missing:
             raise SourceError(
@@ -357,7 +357,8 @@ class _CsvReader(_Reader):
         return b"".join(self._taken).rstrip(b"\r\n")[:_CUT_BYTES]
 
     def _as_json(self, row: list[str]) -> bytes:
-        record = {key: row[index] for key, index in self._cells if index < len(row) and row[index]}
+        record = {key: row[index] for key, index in self._cells if index < len(row)}
+        record = {key: cell for key, cell in record.items() if cell or self._blanks}
         if "body" in record:
             record["body"] = _plain(record["body"])[:MAX_BODY_CHARS]
         return json.dumps(record, ensure_ascii=False).encode()
