@@ -19,6 +19,7 @@ from rich.console import Console
 
 from monitor import __version__, config
 from monitor.inputs import ConfigOption, count_lines, records_of
+from monitor.labelling_commands import label
 from monitor.output import Misuse, errors, named, note, parsed_columns, progress_bar, rejections, written
 from monitor.records import MonitorError, NewsItem, RawRecord, RecordError, Scored
 from monitor.wire import parse
@@ -41,6 +42,9 @@ ColumnsOption = Annotated[
     str | None,
     typer.Option(help="For CSV: record key=column pairs, e.g. title=headline,published_at=published_utc."),
 ]
+
+
+app.command()(label)
 
 
 def main() -> None:
@@ -271,6 +275,8 @@ def check(config_path: ConfigOption = None) -> None:
         with closing(AlertmanagerReceiver(url, settings.alerts)) as receiver:
             return receiver.check()
 
+    if (labels := settings.labels.topic) is not None:
+        checks["labels"] = lambda: kafka.check(replace(settings.kafka, topic=labels))
     for url in settings.alerts.alertmanager_urls:
         checks[f"alertmanager {url}"] = partial(alertmanager, url)
     failed = 0

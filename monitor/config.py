@@ -19,6 +19,7 @@ from pydantic_settings import (
 
 from monitor.desk_settings import CalendarSettings, OverrideSettings, SilenceSettings, check_overrides
 from monitor.entities import EntitiesSettings, EntitySettings, closest, first_repeated, read_entities
+from monitor.label_settings import LabelSettings
 from monitor.records import MonitorError
 from monitor.spike_settings import STRICT, SpikeSettings, Windows
 
@@ -30,6 +31,7 @@ __all__ = [
     "FileSettings",
     "HttpSettings",
     "KafkaSettings",
+    "LabelSettings",
     "LogSettings",
     "ModelSettings",
     "OverrideSettings",
@@ -193,11 +195,17 @@ class AlertSettings:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class HttpSettings:
-    """Where `/metrics`, `/healthz` and `/readyz` are served."""
+    """Where `/metrics`, `/healthz`, `/readyz` and the API are served."""
 
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=9310, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     external_url: str | None = Field(default=None, description="how people reach it, for links in alerts")
+    token: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description="what callers of the API send as `Authorization: Bearer TOKEN`, 16 characters or more; unset: it "
+        "takes nothing; better given as `SENTIMENT_HTTP__TOKEN`",
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -235,6 +243,7 @@ class Settings(BaseSettings):
     overrides: tuple[OverrideSettings, ...] = ()
     silences: tuple[SilenceSettings, ...] = ()
     calendar: CalendarSettings = CalendarSettings()
+    labels: LabelSettings = LabelSettings()
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -368,7 +377,7 @@ def _explained(error: ValidationError, path: Path | None) -> str:
     else:
         message = first["msg"].removeprefix("Value error, ")
         what = message[0].lower() + message[1:]
-        if len(location) > 1 and "password" not in key:
+        if len(location) > 1 and not key.endswith(("password", "token")):
             what = f"{first['input']!r}: {what}"
     more = f" (and {len(others)} more)" if others else ""
     return f"{where}: {what}{more}"

@@ -20,6 +20,7 @@ from monitor import __version__
 from monitor.config import ConfigError, Settings
 from monitor.delivery import AlertmanagerReceiver, Delivery, LogReceiver, Receiver
 from monitor.engine import Engine, Prepared, ScoredBatch
+from monitor.labelling import LabelReader, Receipt, open_label_source, parsed, take
 from monitor.metrics import Metrics
 from monitor.model.scorer import open_scorer
 from monitor.records import Batch
@@ -29,6 +30,7 @@ from monitor.sources.files import FileSource
 from monitor.sources.kafka import KafkaSource
 from monitor.store import PositionConflict, Store, StoreUnavailable
 from monitor.web.app import WebServer, create_app
+from monitor.web.labels import labels_route
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -94,6 +96,7 @@ class Daemon:
         self._expired = 0
         self._store: Store | None = None
         self._troubles: dict[Part, str] = {}
+        self._label_thread: threading.Thread | None = None
 
     def stop(self) -> None:
         """Ask the loop to end after the batch in hand."""
@@ -110,7 +113,9 @@ class Daemon:
         with ExitStack() as life:
             life.enter_context(_signals(self._on_signal))
             self._metrics.build_info.labels(__version__).set(1)
-            app = create_app(self._metrics.exposition, self._alive, self._ready)
+            token = settings.http.token.get_secret_value() if settings.http.token else None
+            labels = labels_route(token, self._take_labels)
+            app = create_app(self._metrics.exposition, self._alive, self._ready, labels)
             server = _enter(life, WebServer(app, settings.http.host, settings.http.port))
             log.info("metrics and health at %s", server.url)
             store = self._store = life.enter_context(Store(settings.store.url))
@@ -121,7 +126,7 @@ class Daemon:
             life.callback(source.close)
             engine = Engine(settings, store, scorer, self._metrics, source=source.name, reject=source.reject)
             delivery = life.enter_context(closing(self._delivery(store)))
-            with self._scheduled(store, engine, delivery):
+            with self._scheduled(store, engine, delivery), self._reading_labels(store):
                 # What the start leaves is here to stay: looked through for garbage again and again, it would cost a
                 # tenth of the time that storing takes.
                 gc.freeze()
@@ -264,19 +269,62 @@ class Daemon:
                 if gone:
                     log.info("pruned %d rows older than store.keep_days", gone)
 
+        def show_labels() -> None:
+            try:
+                self._metrics.show_labels(store.labels.standing())
+            except StoreUnavailable as error:
+                log.debug("figures on labels wait for the database: %s", error)
+
         scheduler = BackgroundScheduler(timezone=UTC, job_defaults={"max_instances": 1, "coalesce": True})
         scheduler.add_job(deliver, "interval", seconds=1, misfire_grace_time=None)
         scheduler.add_job(prune, "interval", hours=1, misfire_grace_time=None)
+        scheduler.add_job(
+            show_labels, "interval", minutes=1, misfire_grace_time=None, next_run_time=datetime.now(UTC)
+        )
         scheduler.start()
         try:
             yield
         finally:
             scheduler.shutdown(wait=True)
 
+    @contextmanager
+    def _reading_labels(self, store: Store) -> Iterator[None]:
+        """Read labels in a thread beside the loop, where a topic is set for them."""
+        topic = self._settings.labels.topic
+        if topic is None:
+            yield
+            return
+        with closing(open_label_source(self._settings, topic, store)) as source:
+            reader, ended = LabelReader(source, store, self._metrics, self._now), threading.Event()
+            thread = threading.Thread(target=reader.run, args=(ended,), name="labels")
+            log.info("reading labels from %s", source.name)
+            thread.start()
+            self._label_thread = thread
+            try:
+                yield
+            finally:
+                ended.set()
+                thread.join()
+                self._label_thread = None
+
+    def _take_labels(self, records: Sequence[bytes]) -> Receipt:
+        """What became of records of labels from the API."""
+        if self._store is None:
+            raise StoreUnavailable("the monitor is starting")
+        now = self._now()
+        receipt = take(self._store, [parsed(raw, now) for raw in records], now)
+        self._metrics.labelled(
+            receipt.stored, receipt.repeated, [error.reason for error in receipt.rejected.values()]
+        )
+        return receipt
+
     def _alive(self) -> Mapping[str, str | None]:
         silent_s = time.monotonic() - self._beat_at
         stalled = self._phase == "running" and silent_s > STALLED_AFTER_S
-        return {"loop": f"silent for {silent_s:.0f} s" if stalled else None}
+        parts = {"loop": f"silent for {silent_s:.0f} s" if stalled else None}
+        if (thread := self._label_thread) is not None:
+            parts["labels"] = None if thread.is_alive() else "no longer read, see the log"
+        return parts
 
     def _ready(self) -> Mapping[str, str | None]:
         starting = None if self._phase == "running" else "starting"

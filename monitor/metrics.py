@@ -1,8 +1,10 @@
 """Every Prometheus metric, built on a registry that is passed in. Labels come from closed sets only."""
 
 from collections import Counter as Tally
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import product
+from math import isnan
 from typing import get_args
 
 from prometheus_client import (
@@ -16,6 +18,7 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import choose_encoder
 
+from monitor.labels import TASKS, Label, agreement, votes_by_item
 from monitor.records import Channel, Counts, Entry, Reason, Series, Severity
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -152,6 +155,24 @@ class Metrics:
             ["channel"],
             registry=registry,
         )
+        self.labels = Counter(
+            "sentiment_labels",
+            "Labels that people gave: stored, or repeated, which were stored before",
+            ["task", "outcome"],
+            registry=registry,
+        )
+        self.rejected_labels = Counter(
+            "sentiment_rejected_labels", "Records of labels that were not stored", ["reason"], registry=registry
+        )
+        self.labelled_items = Gauge(
+            "sentiment_labelled_items", "Items that were labelled", ["task"], registry=registry
+        )
+        self.label_agreement = Gauge(
+            "sentiment_label_agreement",
+            "Krippendorff's alpha over the items that several people labelled; absent while it is undefined",
+            ["task"],
+            registry=registry,
+        )
 
     def prepare(
         self, topics: Sequence[str], sentiments: Sequence[str], reasons: Sequence[Reason], entities: Sequence[str]
@@ -161,10 +182,13 @@ class Metrics:
             for sentiment in sentiments:
                 self.items.labels(topic, sentiment)
         for reason in reasons:
+            self.rejected_labels.labels(reason)
             self.rejected.labels(reason)
+        for task, outcome in product(TASKS, ("stored", "repeated")):
+            self.labels.labels(task, outcome)
         for entity in entities:
             self.entity_items.labels(entity)
-        for part in ("source", "store"):
+        for part in ("source", "store", "labels"):
             self.failures.labels(part)
         for channel in get_args(Channel):
             self.deliveries_pending.labels(channel)
@@ -194,6 +218,23 @@ class Metrics:
         self.late.inc(sum(entry.late for entry in entries))
         if entries:
             self.last_batch.set(now.timestamp())
+
+    def labelled(self, stored: Sequence[Label], repeated: Sequence[Label], reasons: Sequence[Reason]) -> None:
+        """Count labels that came, and why records of labels were rejected."""
+        for outcome, labels in (("stored", stored), ("repeated", repeated)):
+            for label in labels:
+                self.labels.labels(label.task, outcome).inc()
+        for reason in reasons:
+            self.rejected_labels.labels(reason).inc()
+
+    def show_labels(self, standing: Iterable[Label]) -> None:
+        """Show how many items were labelled, and how far people agree, from what stands of each person's labels."""
+        votes = votes_by_item(standing)
+        for task in TASKS:
+            labels = [[vote.label for vote in given] for (_, of), given in votes.items() if of == task]
+            self.labelled_items.labels(task).set(len(labels))
+            if not isnan(alpha := agreement(labels)):
+                self.label_agreement.labels(task).set(alpha)
 
     def show_window(self, series: Series, window: str, counts: Counts) -> None:
         """Show the sums of one window of one series."""

@@ -11,9 +11,9 @@ BUCKET: Final = timedelta(minutes=5)
 """The smallest step of event time: everything is counted by it."""
 
 Reason = Literal[
-    "too_large", "not_utf8", "not_json", "not_object", "missing", "wrong_type", "bad_value", "nul"
+    "too_large", "not_utf8", "not_json", "not_object", "missing", "wrong_type", "bad_value", "nul", "unknown_item"
 ]  # fmt: skip
-"""Why a record was rejected. A closed set: it is a metric label."""
+"""Why a record was rejected; `unknown_item` befalls labels alone. A closed set: it is a metric label."""
 
 
 class MonitorError(Exception):

@@ -23,7 +23,7 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
-from monitor.records import Alert, Entry, Evidence, Series
+from monitor.records import Alert, Entry, Evidence, NewsItem, Scored, Series
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -186,6 +186,43 @@ DELIVERIES = Table(
     Index(None, "alert_id"),
 )
 
+# What was labelled is kept here as it was when the first label came, with what the model had said, rather than
+# spared in `items`: labels must outlive `store.keep_days`, as training needs the text, while what that setting says
+# of items stays true of every one. Nor can a label and the pruning of its item get in each other's way.
+LABELLED_ITEMS = Table(
+    "labelled_items",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("title", Text, nullable=False),
+    Column("body", Text),
+    Column("publisher", Text),
+    Column("url", Text),
+    Column("language", Text),
+    Column("published_at", Moment, nullable=False),
+    Column("event_at", Moment, nullable=False),
+    Column("story", Text, nullable=False),
+    Column("topic", Text, nullable=False),
+    Column("sentiment", Text, nullable=False),
+    Column("topic_probs", JSON, nullable=False),
+    Column("sentiment_probs", JSON, nullable=False),
+    Column("model", Text, nullable=False),
+    Index(None, "story"),
+)
+
+# Every label that anyone ever gave; of one person's for an item and task the newest counts. `turn` is a label's place
+# among those that were stored with it, so that of two given at one time it is the one that came later.
+LABELS = Table(
+    "labels",
+    METADATA,
+    Column("item", Text, ForeignKey("labelled_items.id"), primary_key=True),
+    Column("task", Text, primary_key=True),
+    Column("who", Text, primary_key=True),
+    Column("at", Moment, primary_key=True),
+    Column("label", Text, primary_key=True),
+    Column("stored_at", Moment, nullable=False),
+    Column("turn", Integer, nullable=False),
+)
+
 
 _SERIES = ("part_of", "explained_by", "apart_from")
 
@@ -244,3 +281,18 @@ def alert_of(row: RowMapping) -> Alert:
     values |= {name: None if row[name] is None else Series(*row[name]) for name in _SERIES}
     values |= {"also": tuple(Series(*series) for series in row["also"])}
     return Alert(series=Series(row["dimension"], row["name"]), **values)
+
+
+def scored_of(row: RowMapping) -> Scored:
+    """An item with what the model said of it, of a row of `items` or `labelled_items`."""
+    item = NewsItem(
+        id=row["id"],
+        title=row["title"],
+        published_at=row["published_at"],
+        body=row["body"],
+        source=row["publisher"],
+        url=row["url"],
+        language=row["language"],
+    )
+    probs = row["topic_probs"], row["sentiment_probs"]
+    return Scored(item, row["topic"], row["sentiment"], *probs, row["model"])

@@ -32,6 +32,7 @@ from monitor.schema import (
     alert_of,
     alert_row,
 )
+from monitor.stored_labels import StoredLabels
 
 __all__ = ["PositionConflict", "Store", "StoreError", "StoreUnavailable", "StoredItem"]
 
@@ -48,6 +49,9 @@ class Store:
     that reads on from `positions` counts each item exactly once. On SQLite a power cut may lose the newest
     transactions, each as a whole (`synchronous=NORMAL`): their items are read again, and alerts may be told again.
 
+    Attributes:
+        labels: what people say of items.
+
     Args:
         url: `sqlite:///FILE`, `sqlite://` (in memory, gone when closed), or for several workers
             `postgresql+psycopg://USER:PASSWORD@HOST/NAME`.
@@ -61,6 +65,7 @@ class Store:
         self._database = Database(url)
         self._positions = Positions(self._database)
         self._batches = Batches(self._database, self._positions)
+        self.labels = StoredLabels(self._database, self._positions)
 
     def close(self) -> None:
         """Disconnect, and let another worker evaluate."""

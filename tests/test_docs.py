@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from monitor import cli, config, records
+from monitor import cli, config, labels, records
 from monitor.metrics import Metrics
 from monitor.model import checkpoint
 from pipelines.report import render
@@ -63,13 +63,17 @@ def test_every_metric_begins_with_the_monitors_name() -> None:
 
 def test_every_command_stands_in_the_readme() -> None:
     commands = set(get_command(cli.app).commands)  # type: ignore[attr-defined]
-    assert commands == {"demo", "run", "score", "backtest", "replay", "check"}
+    assert commands == {"demo", "run", "score", "backtest", "replay", "label", "check"}
     assert {row[0].strip("`").split()[0] for row in _table("Commands")} == commands
 
 
 def test_every_key_of_the_record_stands_in_the_readme() -> None:
     keys = {key for row in _table("News records") for key in re.findall(r"`(\w+)`", row[0])}
     assert keys == set(records.NewsItem.__dataclass_fields__)
+
+
+def test_every_key_of_a_record_of_labels_stands_in_the_readme() -> None:
+    assert {key for row in _table("Labels") for key in re.findall(r"`(\w+)`", row[0])} == set(labels.KEYS)
 
 
 def test_every_make_target_in_the_readme_exists() -> None:

@@ -383,7 +383,7 @@ def _consumer(settings: KafkaSettings, **options: Any) -> KafkaConsumer:
             return consumer
         wrong = SourceError(
             f"Kafka at {settings.bootstrap_servers} has no topic {settings.topic!r}, or this user may not see it; "
-            "create it, or name another one in kafka.topic"
+            "create it, or name another one in kafka.topic (for labels: labels.topic)"
         )
     except KafkaError as error:
         wrong = source_error(settings, error)

@@ -1,4 +1,4 @@
-"""`/metrics`, `/healthz` and `/readyz`, for Prometheus and for whatever restarts the monitor."""
+"""`/metrics`, `/healthz` and `/readyz`, for Prometheus and for whatever restarts the monitor, beside an API."""
 
 import asyncio
 import socket
@@ -18,10 +18,10 @@ Check = Callable[[], Mapping[str, str | None]]
 """What is checked -> None if it is well, else what is wrong."""
 
 
-def create_app(metrics: Exposition, alive: Check, ready: Check) -> Starlette:
+def create_app(metrics: Exposition, alive: Check, ready: Check, *api: Route) -> Starlette:
     """The application. `metrics` gives the body and content type for an `Accept` header.
 
-    `alive` answers `/healthz` and `ready` `/readyz`: 200, or 503 and what is wrong."""
+    `alive` answers `/healthz` and `ready` `/readyz`: 200, or 503 and what is wrong. `api` are further routes."""
 
     def answer(check: Check) -> Callable[[Request], JSONResponse]:
         def respond(request: Request) -> JSONResponse:
@@ -43,6 +43,7 @@ def create_app(metrics: Exposition, alive: Check, ready: Check) -> Starlette:
             Route("/healthz", answer(alive)),
             Route("/readyz", answer(ready)),
             Route("/metrics", expose),
+            *api,
         ]
     )
 

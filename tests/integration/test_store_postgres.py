@@ -2,6 +2,7 @@
 
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
@@ -9,6 +10,7 @@ import sqlalchemy as sa
 from monitor.store import Store, StoreUnavailable
 from tests.test_store import RecallContract
 from tests.test_store_batches import NEWS, NOW, BatchContract, entry, moved
+from tests.test_stored_labels import LabelContract, given, history
 
 pytestmark = pytest.mark.integration
 
@@ -80,6 +82,21 @@ class TestStoreOnPostgres(BatchContract, RecallContract):
             store.commit(NEWS, [entry("a")], [moved(1)], NOW)
         assert (store.counts()["items"], store.positions(NEWS, [0])) == (0, {})
         assert store.commit(NEWS, [entry("a")], [moved(1)], NOW) == [entry("a")]
+
+
+class TestLabelsOnPostgres(LabelContract):
+    @pytest.fixture
+    def url(self, postgres_url: str) -> str:
+        return postgres_url
+
+    def test_workers_that_store_the_same_labels_at_once_store_each_once(self, store: Store, url: str) -> None:
+        labels = [
+            given("neutral", item=item, who=f"p{who}", hour=9) for who in range(200) for item in ("a", "b", "c")
+        ]
+        with Store(url) as other, ThreadPoolExecutor(2) as pool:
+            both = [pool.submit(each.labels.add, labels[::step], NOW) for each, step in ((store, 1), (other, -1))]
+            assert sum(len(future.result()[0]) for future in both) == len(labels)
+        assert len(history(store)) == len(labels)
 
 
 def test_a_server_that_cannot_be_reached_is_named_without_its_password() -> None:
