@@ -223,6 +223,31 @@ LABELS = Table(
     Column("turn", Integer, nullable=False),
 )
 
+MODELS = Table(
+    "models",
+    METADATA,
+    Column("version", Text, primary_key=True),
+    Column("folder", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("files", JSON, nullable=False),  # name -> SHA-256, so that a changed one can be named
+    Column("parent", Text, ForeignKey("models.version")),
+    Column("added_at", Moment, nullable=False),
+    Column("note", Text),
+)
+
+# Rows are only ever added, and their numbers have no gaps: the newest names the champion.
+PROMOTIONS = Table(
+    "promotions",
+    METADATA,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("version", Text, ForeignKey("models.version"), nullable=False),
+    Column("promoted_at", Moment, nullable=False),
+    Column("previous", Text),
+    Column("back_to", Integer),  # number of the promotion that a rollback of this one repeats; null: none
+    Column("reason", Text),
+    Column("by", Text, nullable=False),
+)
+
 
 _SERIES = ("part_of", "explained_by", "apart_from")
 

@@ -1,4 +1,4 @@
-"""What the monitor remembers: items, buckets, positions, alerts, and what each channel was told of them."""
+"""What the monitor remembers: items, buckets, positions, alerts, what each channel was told of them, and models."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import fields
@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from monitor.batches import Batches
 from monitor.database import Database, StoreError, StoreUnavailable
+from monitor.models import Models
 from monitor.positions import PositionConflict, Positions
 from monitor.records import (
     EVERYTHING,
@@ -51,6 +52,7 @@ class Store:
 
     Attributes:
         labels: what people say of items.
+        models: the registry of models.
 
     Args:
         url: `sqlite:///FILE`, `sqlite://` (in memory, gone when closed), or for several workers
@@ -66,6 +68,7 @@ class Store:
         self._positions = Positions(self._database)
         self._batches = Batches(self._database, self._positions)
         self.labels = StoredLabels(self._database, self._positions)
+        self.models = Models(self._database)
 
     def close(self) -> None:
         """Disconnect, and let another worker evaluate."""

@@ -26,7 +26,7 @@ PARTS = {
     "sources": {"monitor.sources", "monitor.sources.files", "monitor.sources.kafka", "monitor.sources.publisher"},
     "model": {f"monitor.model.{name}" for name in MODEL},
     "store": {
-        *("monitor.store", "monitor.batches", "monitor.positions", "monitor.stored_labels"),
+        *("monitor.store", "monitor.batches", "monitor.positions", "monitor.stored_labels", "monitor.models"),
         *("monitor.database", "monitor.schema", "monitor.migrations.env"),
     },
     "stories": {"monitor.stories"},
@@ -62,6 +62,7 @@ DOORS = {
         "monitor/batches.py",
         "monitor/positions.py",
         "monitor/stored_labels.py",
+        "monitor/models.py",
         "monitor/database.py",
         "monitor/schema.py",
         "monitor/migrations/",

@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from monitor.store import Store, StoreUnavailable
+from tests.test_models import RegistryContract
 from tests.test_store import RecallContract
 from tests.test_store_batches import NEWS, NOW, BatchContract, entry, moved
 from tests.test_stored_labels import LabelContract, given, history
@@ -97,6 +98,12 @@ class TestLabelsOnPostgres(LabelContract):
             both = [pool.submit(each.labels.add, labels[::step], NOW) for each, step in ((store, 1), (other, -1))]
             assert sum(len(future.result()[0]) for future in both) == len(labels)
         assert len(history(store)) == len(labels)
+
+
+class TestRegistryOnPostgres(RegistryContract):
+    @pytest.fixture
+    def url(self, postgres_url: str) -> str:
+        return postgres_url
 
 
 def test_a_server_that_cannot_be_reached_is_named_without_its_password() -> None:
