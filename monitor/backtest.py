@@ -12,6 +12,7 @@ from typing import Any, Final
 from monitor import alert_scores, history
 from monitor.alert_scores import AlertScores, Event, EventsError
 from monitor.alerting import as_json, sentence
+from monitor.champion import named_model
 from monitor.config import Settings
 from monitor.engine import Engine
 from monitor.history import Dated
@@ -138,7 +139,7 @@ class _Played:
 
 def _play(file: Path, settings: Settings, columns: Mapping[str, str], options: Options, store: Store) -> _Played:
     """Check all that was named, then play the history into the store."""
-    scorer = open_scorer(settings.model, note)
+    scorer = open_scorer(named_model(settings, note), note)
     with progress_bar("items") as progress:
         reject = rejections(str(file), progress.console)
         engine = Engine(settings, store, scorer, Metrics(), source=f"file:{file}", reject=reject)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from monitor import __version__, config
+from monitor import __version__, config, model_commands
 from monitor.inputs import ConfigOption, count_lines, records_of
 from monitor.labelling_commands import label
 from monitor.output import Misuse, errors, named, note, parsed_columns, progress_bar, rejections, written
@@ -34,6 +34,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(model_commands.app)
 _SCORE_ITEMS = 256
 _EXPLAIN_ITEMS = 16
 _EXPLAIN_WORDS = 8
@@ -119,16 +120,21 @@ def run(config_path: ConfigOption = None) -> None:
     logging.basicConfig(
         stream=sys.stderr, level=settings.log.level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    for chatty in ("apscheduler", "httpx2", "alembic"):
+    for chatty in ("apscheduler", "httpx2", "alembic", "onnx_ir", "onnxscript"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))
     # While a broker is away it writes ten lines a second, which say no more than the monitor's own one.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     try:
-        Daemon(settings, Metrics(process_registry()), alert_log=sys.stdout).run()
+        opening = Daemon(settings, Metrics(process_registry()), alert_log=sys.stdout).run()
     except Stopped as stopped:
         if stopped.at_once:
             raise MonitorError("stopped at once; what was in hand is read again at the next start") from stopped
         sys.stderr.write("stopped while starting; nothing was in hand\n")
+    else:
+        if opening:  # see Daemon.run
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
 
 
 @app.command()
@@ -146,6 +152,7 @@ def score(
     config_path: ConfigOption = None,
 ) -> None:
     """Name the topic and sentiment of each record: JSON Lines in, JSON Lines out."""
+    from monitor.champion import named_model
     from monitor.model.scorer import open_scorer
 
     settings = config.load(config_path)
@@ -153,8 +160,9 @@ def score(
     total = count_lines(file)
     read = rejected = 0
     with ExitStack() as life:
-        scorer = open_scorer(settings.model, note)
-        explainer = _explainer(settings.model) if explain else None
+        model = named_model(settings, note)
+        scorer = open_scorer(model, note)
+        explainer = _explainer(model) if explain else None
         out = life.enter_context(written(output, file))
         progress = life.enter_context(progress_bar("records"))
         task = progress.add_task("explaining" if explain else "scoring", total=total)
@@ -240,6 +248,7 @@ def replay(
 @app.command()
 def check(config_path: ConfigOption = None) -> None:
     """Validate a configuration, load its model, and reach its servers."""
+    from monitor.champion import named_model
     from monitor.delivery import AlertmanagerReceiver
     from monitor.following import follow
     from monitor.model.scorer import open_scorer
@@ -248,9 +257,11 @@ def check(config_path: ConfigOption = None) -> None:
     from monitor.store import Store
 
     def model() -> str:
-        scorer = open_scorer(settings.model, note)
+        told: list[str] = []
+        scorer = open_scorer(named_model(settings, told.append), note)
         watched = len(follow(settings, scorer.topics).watchlist.names)
-        return f"{scorer.version} on {scorer.backend}, {len(scorer.topics)} topics, {watched:,} watched entities"
+        what = f"{scorer.version} on {scorer.backend}, {len(scorer.topics)} topics, {watched:,} watched entities"
+        return "; ".join((what, *told))
 
     def database() -> str:
         with Store(settings.store.url) as store:

@@ -117,7 +117,12 @@ class ModelSettings:
     """The model that scores."""
 
     path: str = Field(
-        default="default", description="`default`, the model in the package, or the folder of a trained one"
+        default="default",
+        description="`default`, the model in the package; the folder of a trained one; or `champion`, the one that "
+        "was promoted in the registry of `store.url`",
+    )
+    check_s: float = Field(
+        default=10.0, gt=0, description="how often the daemon looks whether another model is the champion, seconds"
     )
     backend: Literal["auto", "torch", "onnx"] = Field(
         default="auto",

@@ -17,12 +17,12 @@ from typing import Final, Literal, TextIO, TypeVar
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from monitor import __version__
+from monitor.champion import Succession
 from monitor.config import ConfigError, Settings
 from monitor.delivery import AlertmanagerReceiver, Delivery, LogReceiver, Receiver
 from monitor.engine import Engine, Prepared, ScoredBatch
 from monitor.labelling import LabelReader, Receipt, open_label_source, parsed, take
 from monitor.metrics import Metrics
-from monitor.model.scorer import open_scorer
 from monitor.records import Batch
 from monitor.silences import Silences
 from monitor.sources import Source, SourceError
@@ -102,8 +102,10 @@ class Daemon:
         """Ask the loop to end after the batch in hand."""
         self._stopping.set()
 
-    def run(self) -> None:
+    def run(self) -> bool:
         """Start everything, and work until stopped or until the source ends.
+
+        Returns whether a model is still being opened, by libraries that abort a process which ends as usual then.
 
         Raises:
             ConfigError: the address to serve at cannot be listened on.
@@ -119,54 +121,72 @@ class Daemon:
             server = _enter(life, WebServer(app, settings.http.host, settings.http.port))
             log.info("metrics and health at %s", server.url)
             store = self._store = life.enter_context(Store(settings.store.url))
-            scorer = open_scorer(settings.model, log.info)
-            self._metrics.model_info.labels(scorer.version, scorer.backend).set(1)
-            log.info("model %s on %s", scorer.version, scorer.backend)
+            models = Succession(settings, store.models, self._metrics)
+            scorer = models.first()
             source = open_source(settings, store)
             life.callback(source.close)
             engine = Engine(settings, store, scorer, self._metrics, source=source.name, reject=source.reject)
             delivery = life.enter_context(closing(self._delivery(store)))
-            with self._scheduled(store, engine, delivery), self._reading_labels(store):
+            del scorer  # the engine's alone, so that its memory is free once another has taken over
+            with self._scheduled(store, engine, delivery), self._reading_labels(store), models.watched():
                 # What the start leaves is here to stay: looked through for garbage again and again, it would cost a
                 # tenth of the time that storing takes.
                 gc.freeze()
                 log.info("reading %s", source.name)
                 self._phase = "running"
-                self._loop(source, engine)
+                self._loop(source, engine, models)
             self._tell_the_last(delivery)
         log.info("stopped, with nothing half-written")
+        return models.opening
 
-    def _loop(self, source: Source, engine: Engine) -> None:
-        """Batch after batch: some are scored, in threads of their own, while the one before is stored in this one."""
+    def _loop(self, source: Source, engine: Engine, models: Succession) -> None:
+        """One model after the other, until stopped or until the source ends."""
+        ended = False
+        while not ended and not self._stopping.is_set():
+            if (successor := models.take()) is not None:
+                engine.adopt(successor.scorer, successor.followed)
+                del successor
+                gc.unfreeze()  # as at the start, save what the model that was replaced leaves
+                gc.collect()
+                gc.freeze()
+            with ThreadPoolExecutor(engine.scorer.at_once, "scoring") as scoring:
+                ended = self._score_on(source, engine, scoring, models)
+
+    def _score_on(self, source: Source, engine: Engine, scoring: ThreadPoolExecutor, models: Succession) -> bool:
+        """Batch after batch: some are scored, in threads of their own, while the one before is stored in this one.
+
+        Returns whether the source has ended; until then it goes on until told to stop, or until another model waits
+        and what this one has scored is stored.
+        """
         limits = self._settings.source.batch_items, self._settings.source.linger_ms / 1000
         at_once = engine.scorer.at_once
         works: deque[_Work] = deque()
-        with ThreadPoolExecutor(at_once, "scoring") as scoring:
-            while not self._stopping.is_set():
-                self._beat_at = time.monotonic()
-                reads = True
-                if not works:
-                    batch = self._attempt(partial(source.poll, *limits, POLL_WAIT_S))
-                    reads = batch is not None
-                    if batch is None:
-                        self._stopping.wait(RETRY_S)
-                    elif batch.positions:
-                        works.append((batch, scoring.submit(engine.score, engine.parse(batch))))
-                    elif source.exhausted() and self._attempt(engine.finish) is not None:
-                        return
-                # A file is read on from the position that is stored, so only once that has moved.
-                while isinstance(source, KafkaSource) and 0 < len(works) <= at_once:
-                    batch = self._attempt(partial(source.ahead, limits[0]))
-                    reads = batch is not None
-                    if batch is None or not batch.positions:
-                        break
+        while not self._stopping.is_set() and (works or not models.waits):
+            self._beat_at = time.monotonic()
+            reads = True
+            if not works:
+                batch = self._attempt(partial(source.poll, *limits, POLL_WAIT_S))
+                reads = batch is not None
+                if batch is None:
+                    self._stopping.wait(RETRY_S)
+                elif batch.positions:
                     works.append((batch, scoring.submit(engine.score, engine.parse(batch))))
-                if works and not self._process(source, engine, *works.popleft()):
-                    for _, scored in works:
-                        scored.cancel()
-                    works.clear()
-                waiting = {position.partition for batch, _ in works for position in batch.positions}
-                self._attempt(partial(self._tick, source, engine, waiting, works=reads))
+                elif source.exhausted() and self._attempt(engine.finish) is not None:
+                    return True
+            # A file is read on from the position that is stored, so only once that has moved.
+            while isinstance(source, KafkaSource) and 0 < len(works) <= at_once and not models.waits:
+                batch = self._attempt(partial(source.ahead, limits[0]))
+                reads = batch is not None
+                if batch is None or not batch.positions:
+                    break
+                works.append((batch, scoring.submit(engine.score, engine.parse(batch))))
+            if works and not self._process(source, engine, *works.popleft()):
+                for _, scored in works:
+                    scored.cancel()
+                works.clear()
+            waiting = {position.partition for batch, _ in works for position in batch.positions}
+            self._attempt(partial(self._tick, source, engine, waiting, works=reads))
+        return False
 
     def _process(self, source: Source, engine: Engine, batch: Batch, scored: Future[ScoredBatch]) -> bool:
         """Store a batch, however long the database is away; the source stays alive meanwhile. False: given up."""

@@ -12,7 +12,7 @@ from typing import Final, Protocol, get_args
 
 from monitor.config import Settings
 from monitor.evaluation import Evaluation
-from monitor.following import follow
+from monitor.following import Followed, follow
 from monitor.metrics import Metrics
 from monitor.records import (
     BUCKET,
@@ -84,6 +84,8 @@ class Prepared:
 class Engine:
     """One stream's monitor.
 
+    Between batches its model may be changed for another, see `adopt`.
+
     Args:
         source: name under which the store keeps this stream's positions.
         reject: takes each record that breaks the contract, before its batch is stored.
@@ -106,25 +108,40 @@ class Engine:
         reject: Reject,
     ) -> None:
         self.store = store
-        self.scorer = scorer
         self.metrics = metrics
         self.source = source
         self._settings = settings
         self._reject = reject
         followed = follow(settings, scorer.topics)
-        self._watchlist = followed.watchlist
         self._watermark = Watermark(settings.trends)
         self._forget_stories()
-        self._scored = (scorer.cache_hits, scorer.cut_items)  # as the metrics have them
         self._touched: dict[int, datetime] = {}
-        self.series = (EVERYTHING, *followed.series)
         self._evaluation = Evaluation(
             settings, store, metrics, source=source, shown=followed.series, calendar=followed.calendar
         )
         if (mark := store.evaluated_through(source)) is not None:
             # What lies before it was evaluated, so an item that comes for it now is late, as it was before a restart.
             self._watermark.reach(mark)
-        metrics.prepare(scorer.topics, scorer.sentiments, get_args(Reason), self._watchlist.names)
+        self._score_with(scorer, followed)
+
+    def adopt(self, scorer: ItemScorer, followed: Followed) -> None:
+        """Score with another model from the next batch on. To be called while none is scored or waits to be stored.
+
+        Items, windows and baselines that are stored stay as they are, so what is usual changes only as items come in.
+
+        Args:
+            followed: what the settings follow with this model's topics.
+        """
+        self._count_scored()
+        self._evaluation.follow(followed.series, followed.calendar)
+        self._score_with(scorer, followed)
+
+    def _score_with(self, scorer: ItemScorer, followed: Followed) -> None:
+        self.scorer = scorer
+        self._scored = (scorer.cache_hits, scorer.cut_items)  # as the metrics have them
+        self._watchlist = followed.watchlist
+        self.series = (EVERYTHING, *followed.series)
+        self.metrics.prepare(scorer.topics, scorer.sentiments, get_args(Reason), followed.watchlist.names)
 
     def process(self, batch: Batch, now: datetime) -> list[Entry]:
         """Score and store a batch; gives the items that were new. See `prepare` and `commit` for what is raised."""

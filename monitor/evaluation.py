@@ -149,6 +149,14 @@ class Evaluation:
             self._through = None
             raise
 
+    def follow(self, shown: Sequence[Series], calendar: Calendar) -> None:
+        """Follow other series from now on, as another model names other topics; what is known of any stays."""
+        self._shown = (EVERYTHING, *shown)
+        self._calendar = calendar
+        self._metrics.hide_series()
+        if self._through is not None:
+            self._show()
+
     def stand_by(self) -> None:
         """Another worker evaluates now: show nothing, and start over from the store when it is this one's turn."""
         self._metrics.hide_series()

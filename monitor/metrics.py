@@ -46,6 +46,12 @@ class Metrics:
         self.model_info = Gauge(
             "sentiment_model_info", "1 for the model that scores", ["model", "backend"], registry=registry
         )
+        self.model_swaps = Counter(
+            "sentiment_model_swaps",
+            "New champions that the daemon took up, or refused because they cannot be used",
+            ["outcome"],
+            registry=registry,
+        )
         self.items = Counter("sentiment_items", "Items stored and counted", ["topic", "sentiment"], registry=registry)
         self.repeats = Counter(
             "sentiment_repeated_items", "Items whose id was stored before; not counted again", registry=registry
@@ -188,6 +194,8 @@ class Metrics:
             self.labels.labels(task, outcome)
         for entity in entities:
             self.entity_items.labels(entity)
+        for swap in ("swapped", "refused"):
+            self.model_swaps.labels(swap)
         for part in ("source", "store", "labels"):
             self.failures.labels(part)
         for channel in get_args(Channel):
@@ -206,6 +214,11 @@ class Metrics:
         """What a scrape gets: the metrics in a format that its `Accept` header takes, and the content type."""
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
+
+    def show_model(self, version: str, backend: str) -> None:
+        """Show the model that scores now, and no other."""
+        self.model_info.clear()
+        self.model_info.labels(version, backend).set(1)
 
     def stored(self, entries: Sequence[Entry], now: datetime) -> None:
         """Count items that were stored at `now`."""

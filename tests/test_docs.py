@@ -63,7 +63,7 @@ def test_every_metric_begins_with_the_monitors_name() -> None:
 
 def test_every_command_stands_in_the_readme() -> None:
     commands = set(get_command(cli.app).commands)  # type: ignore[attr-defined]
-    assert commands == {"demo", "run", "score", "backtest", "replay", "label", "check"}
+    assert commands == {"demo", "run", "score", "backtest", "replay", "label", "models", "check"}
     assert {row[0].strip("`").split()[0] for row in _table("Commands")} == commands
 
 

@@ -44,10 +44,10 @@ PARTS = {
 ABOVE = [
     {"monitor.evaluation", "monitor.following", "monitor.labelling"},
     {"monitor.engine"},
-    {"monitor.web", "monitor.web.app", "monitor.web.labels", "monitor.history"},
+    {"monitor.web", "monitor.web.app", "monitor.web.labels", "monitor.history", "monitor.champion"},
     {"monitor.daemon", "monitor.demo"},
     {"monitor.output", "monitor.inputs"},
-    {"monitor.labelling_commands"},
+    {"monitor.labelling_commands", "monitor.model_commands"},
     {"monitor.tuning", "monitor.tuning_report", "monitor.tuning_picture"},
     {"monitor.backtest"},
     {"monitor.cli"},

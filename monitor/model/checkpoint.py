@@ -131,6 +131,21 @@ def read(path: str | Path) -> Checkpoint:
     return Checkpoint(folder, encoder_folder, info, read_pad_id(encoder_folder))
 
 
+def file_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of each of a checkpoint's files, by name.
+
+    Raises:
+        CheckpointError: one cannot be read; the message names it.
+    """
+    hashes = {}
+    for name in (INFO_FILE, WEIGHTS_FILE):
+        try:
+            hashes[name] = sha256_of(folder / name)
+        except OSError as error:
+            raise CheckpointError(f"{folder / name}: cannot be read ({error.strerror}); {_EXPECTED}") from error
+    return hashes
+
+
 def load_network(checkpoint: Checkpoint) -> "MultiTaskNetwork":
     """The checkpoint's network in fp32 on the CPU, ready to score: adapters merged, dropout off.
 

@@ -1,0 +1,129 @@
+"""The commands on the registry of models: `sentiment-monitor models ...`."""
+
+import getpass
+import os
+import platform
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from monitor import config
+from monitor.inputs import ConfigOption
+from monitor.output import Misuse, note, print_table
+
+if TYPE_CHECKING:
+    from monitor.models import Model, Promotion
+    from monitor.store import Store
+
+app = typer.Typer(
+    name="models", help='The registry of models: what `model.path = "champion"` follows.', no_args_is_help=True
+)
+_HEAD = ("version", "parent", "added", "champion since", "files", "folder", "note")
+
+VersionArgument = Annotated[str, typer.Argument(help="Version of a model, as `models list` shows it.")]
+ReasonOption = Annotated[str | None, typer.Option(help="Why, for the record.")]
+
+
+@app.command("list")
+def list_models(config_path: ConfigOption = None) -> None:
+    """Every model: since when it is champion, and whether its files are there as they were when it was added."""
+    from monitor.champion import file_state
+    from monitor.store import Store
+
+    with Store(config.load(config_path).store.url) as store:
+        models, champion = store.models.all(), store.models.champion()
+    rows = [
+        (
+            model.version,
+            model.parent or "",
+            _at(model.added_at),
+            _at(champion.promoted_at) if champion and champion.version == model.version else "",
+            file_state(model),
+            str(model.folder),
+            model.note or "",
+        )
+        for model in models
+    ]
+    print_table(sys.stdout, _HEAD, rows)
+    if champion is not None:
+        note(f"{champion.version} was promoted by {champion.by}: {champion.reason or 'no reason given'}")
+
+
+@app.command()
+def add(
+    folder: Annotated[Path, typer.Argument(help="Folder of a trained model, or `default`; nothing is copied.")],
+    parent: Annotated[str | None, typer.Option(help="Version of the model that it was trained from.")] = None,
+    text: Annotated[str | None, typer.Option("--note", help="What is worth knowing of it.")] = None,
+    config_path: ConfigOption = None,
+) -> None:
+    """Add a model that this monitor can run; it is opened, and prepared for this machine, to see that it can."""
+    from monitor.champion import describe
+    from monitor.store import Store
+
+    settings = config.load(config_path)
+    with Store(settings.store.url) as store:
+        if parent is not None:
+            _known(store, parent)
+        described = describe(folder, settings, datetime.now(UTC), note)
+        model = store.models.add(replace(described, parent=parent, note=text))
+    sys.stdout.write(f"model {model.version} in {model.folder} is in the registry\n")
+
+
+@app.command()
+def promote(version: VersionArgument, reason: ReasonOption = None, config_path: ConfigOption = None) -> None:
+    """Make a model the champion."""
+    from monitor.champion import check_fit
+    from monitor.store import Store
+
+    settings = config.load(config_path)
+    with Store(settings.store.url) as store:
+        model, seen = _known(store, version), store.models.champion()
+        if seen is not None and seen.version == version:
+            raise Misuse(f"model {version!r} is the champion since {_at(seen.promoted_at)}; give another")
+        check_fit(model, settings)
+        _tell(store.models.promote(version, seen=seen, at=datetime.now(UTC), by=_person(), reason=reason), settings)
+
+
+@app.command()
+def rollback(reason: ReasonOption = None, config_path: ConfigOption = None) -> None:
+    """Make the champion before this one the champion again."""
+    from monitor.champion import check_fit
+    from monitor.store import Store
+
+    settings = config.load(config_path)
+    with Store(settings.store.url) as store:
+        seen = store.models.champion()
+        check_fit(store.models.get(store.models.before(seen).version), settings)
+        _tell(store.models.roll_back(seen=seen, at=datetime.now(UTC), by=_person(), reason=reason), settings)
+
+
+def _known(store: "Store", version: str) -> "Model":
+    from monitor.models import UnknownModel
+
+    try:
+        return store.models.get(version)
+    except UnknownModel as error:
+        raise Misuse(str(error)) from error
+
+
+def _tell(promotion: "Promotion", settings: config.Settings) -> None:
+    before = f"in place of {promotion.previous}" if promotion.previous else "the first"
+    sys.stdout.write(f"model {promotion.version} is the champion, {before}\n")
+    note(f'daemons with model.path = "champion" take it up within about {settings.model.check_s:g} seconds')
+
+
+def _person() -> str:
+    """Who runs this, and where."""
+    try:
+        user = getpass.getuser()
+    except (ImportError, KeyError, OSError):  # an account without a name, as in containers
+        user = f"uid {os.getuid()}"
+    return f"{user}@{platform.node()}"
+
+
+def _at(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"

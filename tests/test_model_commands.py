@@ -1,0 +1,137 @@
+"""`sentiment-monitor models`, as a user runs it."""
+
+import getpass
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from monitor.model import checkpoint
+from tests import tiny_model
+from tests.test_cli import _run
+
+SHIPPED = checkpoint.read("default").info.version
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    file = tmp_path / "monitor.toml"
+    file.write_text(
+        f'[model]\npath = "champion"\nbackend = "onnx"\n[store]\nurl = "sqlite:///{tmp_path}/news.db"\n'
+        f'[source]\nkind = "file"\n[file]\npath = "{tmp_path}/news.jsonl"\n'
+    )
+    (tmp_path / "news.jsonl").write_text(
+        '{"id": "a", "title": "Bank cuts rates", "published_at": "2023-03-10T16:42:07Z"}\n'
+    )
+    return file
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    encoder = tiny_model.write_encoder(folder / "encoder")
+    tiny_model.write_checkpoint(folder / "one", tiny_model.network(encoder), encoder)
+    return folder / "one"
+
+
+def _done(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _rows(config: Path) -> list[list[str]]:
+    """What `models list` shows, cell by cell."""
+    head, *lines = _done(_run("models", "list", "--config", config)).splitlines()
+    names = ("version", "parent", "added", "champion since", "files", "folder", "note")
+    starts = [head.index(name) for name in names]
+    return [
+        [line[a:b].strip() for a, b in zip(starts, [*starts[1:], None], strict=True)]
+        for line in (line.ljust(starts[-1]) for line in lines)
+    ]
+
+
+def test_models_are_added_listed_promoted_and_rolled_back(config: Path, trained: Path) -> None:
+    one = checkpoint.read(trained).info.version
+    assert _done(_run("models", "list", "--config", config)).split() == (
+        ["version", "parent", "added", "champion", "since", "files", "folder", "note"]
+    )
+    _done(_run("models", "add", "default", "--config", config))
+    added = _done(_run("models", "add", trained, "--parent", SHIPPED, "--note", "more rates", "--config", config))
+    assert added == f"model {one} in {trained} is in the registry\n"
+    first = _done(_run("models", "promote", SHIPPED, "--config", config))
+    assert first == f"model {SHIPPED} is the champion, the first\n"
+    second = _done(_run("models", "promote", one, "--reason", "better on rates", "--config", config))
+    assert second == f"model {one} is the champion, in place of {SHIPPED}\n"
+
+    again = _run("models", "promote", one, "--config", config)
+    assert again.returncode == 2
+    assert f"model '{one}' is the champion since " in again.stderr
+
+    rows = _rows(config)
+    assert [(row[0], row[1], bool(row[3]), *row[4:]) for row in rows] == [
+        (SHIPPED, "", False, "complete", str(checkpoint.DEFAULT.resolve()), ""),
+        (one, SHIPPED, True, "complete", str(trained), "more rates"),
+    ]
+    listed = _run("models", "list", "--config", config)
+    assert f"{one} was promoted by {getpass.getuser()}@" in listed.stderr
+    assert listed.stderr.endswith(": better on rates\n")
+
+    back = _done(_run("models", "rollback", "--reason", "too many alerts", "--config", config))
+    assert back == f"model {SHIPPED} is the champion, in place of {one}\n"
+    assert [bool(row[3]) for row in _rows(config)] == [True, False]
+    again = _run("models", "rollback", "--config", config)
+    assert again.returncode == 1
+    assert f"there is no champion to go back to in the registry of sqlite:///{config.parent}/news.db" in again.stderr
+
+
+def test_a_folder_that_was_changed_is_listed_as_such_and_not_promoted(
+    config: Path, trained: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(trained, tmp_path / "mine"))
+    version = checkpoint.read(folder).info.version
+    _done(_run("models", "add", folder, "--config", config))
+    (folder / "model.json").write_text((folder / "model.json").read_text() + "\n")
+    assert [row[4] for row in _rows(config)] == ["changed"]
+    refused = _run("models", "promote", version, "--config", config)
+    assert refused.returncode == 1
+    assert f"{folder}/model.json: changed since model {version} was added on " in refused.stderr
+    (folder / "weights.safetensors").unlink()
+    assert [row[4] for row in _rows(config)] == ["missing"]
+    refused = _run("models", "promote", version, "--config", config)
+    assert f"{folder}/weights.safetensors: cannot be read (No such file or directory)" in refused.stderr
+    assert [row[3] for row in _rows(config)] == [""], "nothing is champion"
+
+
+def test_check_score_and_backtest_take_the_champion(config: Path, trained: Path) -> None:
+    version = checkpoint.read(trained).info.version
+    _done(_run("models", "add", trained, "--config", config))
+    _done(_run("models", "promote", version, "--config", config))
+    checked = _done(_run("check", "--config", config))
+    assert (
+        f"ok      model: {version} on onnx cpu fp32, 3 topics, 0 watched entities; model {version} is the " in checked
+    )
+    scored = _run("score", config.parent / "news.jsonl", "--config", config)
+    assert f'"model": "{version}"' in _done(scored)
+    assert f"model {version} is the champion since " in scored.stderr
+    tried = _run("backtest", config.parent / "news.jsonl", "--config", config)
+    _done(tried)
+    assert f"model {version} is the champion since " in tried.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["promote", "minilm"], 2, "model 'minilm' is not in the registry of sqlite:///"),
+        (["add", "default", "--parent", "minilm"], 2, "model 'minilm' is not in the registry of sqlite:///"),
+        (["add", "nowhere"], 1, "nowhere/model.json: cannot be read (No such file or directory)"),
+        (["rollback"], 1, "no model was promoted yet; promote another with"),
+        (["promot", "minilm"], 2, "No such command 'promot'"),
+    ],
+)
+def test_a_mistake_ends_in_one_line(config: Path, arguments: list[str], code: int, message: str) -> None:
+    done = _run("models", *arguments, *([] if arguments[0] == "promot" else ["--config", config]))
+    assert (done.returncode, done.stdout) == (code, "")
+    assert message in done.stderr
+    assert done.stderr.startswith("sentiment-monitor: error: ")
+    assert done.stderr.count("\n") == 1
