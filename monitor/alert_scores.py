@@ -82,7 +82,8 @@ class AlertScores:
         outcomes: of each event that the history covers, in the order of the events.
         outside: the events that it does not cover, which are not counted.
         alerts: all that were raised, false ones included.
-        false_alarms: those that people heard of for nothing: leaders of groups of which no alert matches an event.
+        false_alarms: leaders of groups of which no alert matches an event: people hear of each once, for nothing, if
+            no silence keeps them from it, which is not asked here.
         weeks: of the history.
         grace: beyond an event's end.
     """

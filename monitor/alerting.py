@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from monitor.config import AlertSettings
-from monitor.grouping import Key, Without, settle
+from monitor.grouping import Key, Without, disband, settle
 from monitor.records import Alert, Reading, Series, Severity, window_minutes, window_name
 
 _WORSE: Final = 10  # an open alert is updated when its p-value falls to a tenth of what was last told
@@ -57,10 +57,12 @@ class AlertBook:
         if self._settings.group:
             spiking = {key for key, reading in firing.items() if reading.severity is not None}
             grouped, over = settle(self._open, told=told, calm=over, spiking=spiking, at=at, without=without)
-            self._open = {
-                key: alert if key in told or alert == self._open[key] else _anew(alert, at)
-                for key, alert in grouped.items()
-            }
+        else:
+            grouped = disband(self._open, at)
+        self._open = {
+            key: alert if key in told or alert == self._open[key] else _anew(alert, at)
+            for key, alert in grouped.items()
+        }
         for key in over:
             self._open[key] = conclude(replace(_anew(self._open[key], at), resolved_at=at))
         changed = [alert for key, alert in self._open.items() if alert != before.get(key)]

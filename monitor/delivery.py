@@ -190,6 +190,7 @@ class Ledger(Protocol):
     def undelivered(self, channel: str, now: datetime) -> list[Alert]: ...
     def enlist(self, channel: str, now: datetime) -> None: ...
     def acknowledged(self, channel: str, alert: Alert) -> int: ...
+    def as_told(self, channel: str, alert: Alert) -> Alert: ...
     def delivered(self, channel: str, alert: Alert, now: datetime, resume_at: datetime | None = None) -> None: ...
     def delivery_failed(
         self, channel: str, alert: Alert, now: datetime, error: str, next_attempt_at: datetime
@@ -288,17 +289,6 @@ class Delivery:
         self._ledger.hold(receiver.key, alert, now, until)
         return True
 
-    def _as_told(self, alert: Alert, heard: int) -> Alert:
-        """An open alert without what a silence holds back: severity and group are labels, so it would be a new alert
-        there."""
-        if alert.revision == heard:
-            return alert
-        if alert.escalated_at is not None and self._silences.until(alert, alert.escalated_at) is not None:
-            alert = replace(alert, severity="warning", escalated_at=None)
-        if alert.left_at is not None and self._silences.until(alert, alert.left_at) is not None:
-            alert = replace(alert, follows=alert.left_group, left_group=None, left_at=None)
-        return alert
-
     def _repeat(self, receiver: Receiver, just_tried: set[str], now: datetime) -> None:
         if now - self._repeated_at[receiver.key] < timedelta(seconds=self._settings.repeat_s):
             return
@@ -308,10 +298,10 @@ class Delivery:
                 continue
             told = alert
             if not receiver.records and self._silences.until(alert, now) is not None:
-                heard = self._ledger.acknowledged(receiver.key, alert)
-                if not heard:
+                if not self._ledger.acknowledged(receiver.key, alert):
                     continue
-                told = self._as_told(alert, heard)
+                # Severity and group are labels: under others it would be a new alert there.
+                told = self._ledger.as_told(receiver.key, alert)
             try:
                 self._send(receiver, told, now)
             except DeliveryError as error:

@@ -54,6 +54,13 @@ def settle(
     return groups.alerts, over
 
 
+def disband(alerts: Mapping[Key, Alert], at: datetime) -> dict[Key, Alert]:
+    """The open alerts, each leading a group of its own, once grouping is switched off."""
+    groups = _Groups(alerts, set(), at, lambda alert, others: {})
+    groups.free_all()
+    return groups.alerts
+
+
 class _Groups:
     def __init__(self, alerts: Mapping[Key, Alert], opened: set[Key], at: datetime, without: Without) -> None:
         self.alerts = dict(alerts)
@@ -61,11 +68,18 @@ class _Groups:
         self._without = without
         self._placed = set(alerts) - opened
         self._keys = {alert.id: key for key, alert in alerts.items()}
+        self._left: dict[Key, Mapping[Series, Remainder]] = {}
 
     def free_those_without_a_leader(self) -> None:
         """Grouping was switched off for a while, and their leaders are over."""
         for key, alert in list(self.alerts.items()):
             if alert.follows is not None and alert.follows not in self._keys:
+                self._leave(key)
+
+    def free_all(self) -> None:
+        """Have every follower lead a group of its own."""
+        for key, alert in list(self.alerts.items()):
+            if alert.follows is not None:
                 self._leave(key)
 
     def place(self, key: Key) -> None:
@@ -107,10 +121,8 @@ class _Groups:
                     self._change(leader, severity="critical", escalated_at=None if just_opened else self._at)
 
     def _has_another_cause(self, key: Key, leader: Key) -> bool:
-        if not self._stands_alone(key):
-            return False
         by = self._explainer(key)
-        return by is None or self._leader(by) != leader
+        return self._stands_alone(key) if by is None else self._leader(by) != leader
 
     def _explainer(self, key: Key) -> Key | None:
         """The alert that explains this one; of several, the one that accounts for most."""
@@ -141,7 +153,16 @@ class _Groups:
         return rest is None or rest.spike
 
     def _left_without(self, key: Key, others: Collection[Series]) -> Mapping[Series, Remainder]:
-        return self._without(self.alerts[key], others) if others else {}
+        """What would be left without each of these, of which one question tells for all that may explain the alert:
+        each takes a look at the database."""
+        if key not in self._left:
+            series, kind = key
+            narrower = [other for other, its in self.alerts if its == kind and _breadth(other) < _breadth(series)]
+            self._left[key] = self._without(self.alerts[key], narrower) if narrower else {}
+        known = self._left[key]
+        if over := [other for other in others if (other, key[1]) not in self.alerts]:
+            known = {**known, **self._without(self.alerts[key], over)}
+        return {other: known[other] for other in others if other in known}
 
     def _leader(self, key: Key) -> Key:
         return self._keys[self.alerts[key].group]

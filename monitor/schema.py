@@ -2,7 +2,7 @@
 this module."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,7 +23,7 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
-from monitor.records import Alert, Entry, Evidence, NewsItem, Scored, Series
+from monitor.records import Alert, Entry, Evidence, NewsItem, Scored, Series, Severity
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -183,6 +183,8 @@ DELIVERIES = Table(
     Column("next_attempt_at", Moment),  # null: at once
     Column("held_until", Moment),  # by a silence; null: by none
     Column("error", Text),
+    Column("severity", Text),  # as the channel last acknowledged it, null: it did not
+    Column("follows", Text),
     Index(None, "alert_id"),
 )
 
@@ -306,6 +308,13 @@ def alert_of(row: RowMapping) -> Alert:
     values |= {name: None if row[name] is None else Series(*row[name]) for name in _SERIES}
     values |= {"also": tuple(Series(*series) for series in row["also"])}
     return Alert(series=Series(row["dimension"], row["name"]), **values)
+
+
+def relabelled(alert: Alert, severity: Severity | None, follows: str | None) -> Alert:
+    """The alert under the labels of a row of `deliveries`; as it is where that has none."""
+    if severity is not None and severity != alert.severity:
+        alert = replace(alert, severity=severity, escalated_at=None)
+    return alert if severity is None or follows == alert.follows else replace(alert, follows=follows, left_at=None)
 
 
 def scored_of(row: RowMapping) -> Scored:

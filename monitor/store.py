@@ -32,6 +32,7 @@ from monitor.schema import (
     Moment,
     alert_of,
     alert_row,
+    relabelled,
 )
 from monitor.stored_labels import StoredLabels
 
@@ -148,24 +149,26 @@ class Store:
     def shared_items(
         self, series: Series, others: Collection[Series], starts: Sequence[datetime], end: datetime, *, stories: bool
     ) -> dict[Series, list[tuple[int, int]]]:
-        """How many items on time, and negative ones of them, a series shares with each of the others.
+        """How many items on time, and negative ones of them, a series shares with each of other topics and entities.
 
         Args:
             starts: of windows that end before `end`; the answer has a pair for each, in their order.
             stories: count only the items that were the first to tell their story.
         """
         sums = [
-            sa.func.coalesce(sa.func.sum(sa.case((sa.and_(ITEMS.c.event_at >= start, *which), 1), else_=0)), 0)
+            sa.func.sum(sa.case((sa.and_(ITEMS.c.event_at >= start, *which), 1), else_=0))
             for start in starts
             for which in ((), (ITEMS.c.negative,))
         ]
-        counted = [~ITEMS.c.late, *([~ITEMS.c.copy] if stories else [])]
-        found = {}
+        counted = sa.and_(_within(series, min(starts), end), ~ITEMS.c.late, *([~ITEMS.c.copy] if stories else []))
+        found = {other: [(0, 0)] * len(starts) for other in others}
         with self._database.read("count the items that series share") as connection:
-            for other in others:
-                both = [_within(one, min(starts), end) for one in (series, other)]
-                row = [int(number) for number in connection.execute(sa.select(*sums).where(*both, *counted)).one()]
-                found[other] = list(zip(row[::2], row[1::2], strict=True))
+            for name, source in ((ITEM_ENTITIES.c.name, ITEMS.join(ITEM_ENTITIES)), (ITEMS.c.topic, ITEMS)):
+                named = {one.name: one for one in others if (one.dimension == "topic") == (source is ITEMS)}
+                for part in (sorted(named)[first : first + _IDS] for first in range(0, len(named), _IDS)):
+                    query = sa.select(name, *sums).select_from(source).where(counted, name.in_(part)).group_by(name)
+                    for one, *row in connection.execute(query):
+                        found[named[one]] = list(zip(map(int, row[::2]), map(int, row[1::2]), strict=True))
         return found
 
     def titles(self, series: Series, start: datetime, end: datetime, limit: int) -> dict[str, str]:
@@ -300,16 +303,18 @@ class Store:
         with self._database.read("read deliveries") as connection:
             return connection.scalar(query) or 0
 
+    def as_told(self, channel: str, alert: Alert) -> Alert:
+        """The alert under the labels, severity and group, that the channel acknowledged last."""
+        query = sa.select(DELIVERIES.c.severity, DELIVERIES.c.follows).filter_by(channel=channel, alert_id=alert.id)
+        with self._database.read("read deliveries") as connection:
+            told = connection.execute(query).one_or_none()
+        return alert if told is None else relabelled(alert, *told)
+
     def delivered(self, channel: str, alert: Alert, now: datetime, resume_at: datetime | None = None) -> None:
         """Note that the channel acknowledged this revision, and when it may be told a newer one (None: at once)."""
-        attempt = {
-            "failures": 0,
-            "attempted_at": now,
-            "next_attempt_at": resume_at,
-            "error": None,
-            "held_until": None,
-        }
-        row = {"revision": alert.revision} | attempt
+        told = {"revision": alert.revision, "severity": alert.severity, "follows": alert.follows}
+        attempt: dict[str, Any] = {"attempted_at": now, "next_attempt_at": resume_at}
+        row = told | attempt | {"failures": 0, "error": None, "held_until": None}
         upsert = self._database.upsert(DELIVERIES, row)
         with self._database.write("note a delivery") as connection:
             connection.execute(upsert, {"channel": channel, "alert_id": alert.id} | row)

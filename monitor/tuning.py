@@ -18,7 +18,8 @@ or as long as the longest window that is set, if that is more: who set windows o
 and would be led astray by spikes of an hour alone. Each series has about six of them, in stretches of two to seven
 days (twice their length, if that is more), so that they do not become what is usual. A place is drawn from those at
 which the spike comes to `spikes.min_negatives` negatives, since fewer hardly open an alert at any threshold; a series
-without such a place is told as not detectable, and not counted. A spike is found if an alert on its series opens
+without such a place is told as not detectable, and not counted, and so is one that an override keeps from alarming.
+A spike is found if an alert on its series opens
 within it: one that is open already finds nothing, and neither does one on a burst of volume, for volumes do not
 change.
 """
@@ -119,11 +120,13 @@ class Plants:
         buckets: the history with them.
         spikes: each as an event on its series.
         undetectable: series with too few items for one.
+        quiet: series that an override keeps from alarming.
     """
 
     buckets: Buckets
     spikes: tuple[Event, ...]
     undetectable: tuple[Series, ...]
+    quiet: tuple[Series, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,13 +279,19 @@ def plant(buckets: Buckets, settings: Settings, series: Sequence[Series], seed: 
     planted = [dict(held) for _, held in buckets]
     events: list[Event] = []
     undetectable: list[Series] = []
+    overrides = {override.series: override for override in settings.overrides}
+    kinds = {one: override.kinds for one, override in overrides.items() if override.kinds is not None}
+    quiet = tuple(one for one in series if "negative_share" not in kinds.get(one, ("negative_share",)))
     for one in series:
+        if one in quiet:
+            continue
         rng = np.random.default_rng([seed, int(digest(*one)[:8], 16)])
         own_items, own_negatives = counts[one]
         usual = (own_negatives.sum() + weight * pooled) / (own_items.sum() + weight)
         turned_share = max(min(FACTOR * usual, LARGEST_SHARE) - usual, 0.0) / (1 - usual)
         expected = own_negatives + (own_items - own_negatives) * turned_share
-        places = _places(expected, spikes.min_negatives, lasting, rng)
+        least = overrides[one].min_negatives if one in overrides else None
+        places = _places(expected, least or spikes.min_negatives, lasting, rng)
         if not places:
             undetectable.append(one)
         for begin, close in places:
@@ -294,6 +303,7 @@ def plant(buckets: Buckets, settings: Settings, series: Sequence[Series], seed: 
         tuple((at, held) for (at, _), held in zip(buckets, planted, strict=True)),
         tuple(events),
         tuple(undetectable),
+        quiet,
     )
 
 

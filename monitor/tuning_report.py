@@ -2,12 +2,14 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, TextIO
 
 from monitor import alert_scores
 from monitor.output import print_table
-from monitor.tuning import FACTOR, Choice, Plants, Row, Sweep
+from monitor.records import Series
+from monitor.tuning import FACTOR, Choice, Row, Sweep
 
 _SHOWN_SERIES = 8
 
@@ -22,7 +24,11 @@ def tell(found: Sweep, to: TextIO) -> None:
     to.write(f"False alarms over {scores.weeks:.1f} weeks: {_false(found)}.\n")
     to.write(f"Found: {_meant(found, recall)}; delay: the median of those found.\n")
     if found.plants is not None and found.plants.undetectable:
-        to.write(f"{_undetectable(found.plants)}\n")
+        to.write(
+            f"Not detectable, with too few items for a spike at any place, {_left_out(found.plants.undetectable)}"
+        )
+    if found.plants is not None and found.plants.quiet:
+        to.write(f"Kept from alarming by an override, {_left_out(found.plants.quiet)}")
     front = _different([row for row in found.rows if row.front])
     if not front:
         to.write("No row finds anything, so that none is marked *.\n")
@@ -48,6 +54,7 @@ def as_json(found: Sweep) -> dict[str, Any]:
         "measured_on": "events" if plants is None else "planted spikes",
         "planted": None if plants is None else len(plants.spikes),
         "not_detectable": None if plants is None else [list(series) for series in plants.undetectable],
+        "kept_from_alarming": None if plants is None else [list(series) for series in plants.quiet],
         "rows": [
             {
                 "windows_minutes": list(row.choice.windows_minutes),
@@ -116,10 +123,7 @@ def _meant(found: Sweep, recall: alert_scores.AlertScores) -> str:
     return f"planted spikes ({kinds}), the usual share of negatives times {FACTOR:g}, before they end"
 
 
-def _undetectable(plants: Plants) -> str:
-    names = [series.name for series in plants.undetectable]
+def _left_out(series: Sequence[Series]) -> str:
+    names = [one.name for one in series]
     more = f" and {len(names) - _SHOWN_SERIES} more" if len(names) > _SHOWN_SERIES else ""
-    return (
-        f"Not detectable, with too few items for a spike at any place, and not counted: {len(names)} series "
-        f"({', '.join(names[:_SHOWN_SERIES])}{more})."
-    )
+    return f"and not counted: {len(names)} series ({', '.join(names[:_SHOWN_SERIES])}{more}).\n"

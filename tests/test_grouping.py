@@ -296,6 +296,48 @@ def test_a_follower_of_a_calm_leader_that_another_groups_alert_explains_follows_
     assert (moved.left_group, moved.explained_by, moved.apart_from) == (desk.said[BANK].id, RIVAL, BANK)
 
 
+def test_a_follower_that_another_groups_alert_came_to_explain_leaves_its_calm_leader_for_that_one() -> None:
+    #  Harrowgate  =======......          is over, and a spike of it hours later opens anew
+    #  Everything  ==================     told anew when Calder explains it
+    #  Calder           =============
+    desk = Desk(left={(EVERYTHING, BANK): EXPLAINED})
+    desk.step({BANK: "warning", EVERYTHING: "warning"})
+    assert desk.leads(BANK, EVERYTHING)
+    desk.left = {(EVERYTHING, RIVAL): EXPLAINED}
+    for _ in range(13):
+        desk.step({BANK: "warning", EVERYTHING: "warning", RIVAL: "warning"})
+    desk.step({BANK: "warning", EVERYTHING: "warning", RIVAL: "warning"}, p_value=1e-9)
+    assert (desk.said[EVERYTHING].part_of, desk.said[EVERYTHING].explained_by) == (BANK, RIVAL)
+    desk.step({EVERYTHING: "warning", RIVAL: "warning"}, p_value=1e-9)
+    assert desk.said[BANK].resolved_at is not None
+    assert desk.leads(RIVAL, EVERYTHING)
+    assert [alert.series for alert in desk.step({BANK: "warning", EVERYTHING: "warning", RIVAL: "warning"})] == [BANK]
+
+
+def test_followers_lead_by_themselves_from_when_grouping_is_switched_off() -> None:
+    desk = _bank_run()
+    desk.step({BANKS: "warning", BANK: "warning"})
+    desk.book = AlertBook(desk.book.open, AlertSettings(group=False))
+    [alone] = desk.step({BANKS: "warning", BANK: "warning"})
+    assert (alone.series, alone.role, alone.left_group) == (BANKS, "leads", desk.said[BANK].id)
+
+
+def test_one_question_tells_what_is_left_of_an_alert_without_each_of_many_others() -> None:
+    asked: list[Series] = []
+
+    class Counting(Desk):
+        def _without(self, alert: Alert, others: Collection[Series]) -> dict[Series, Remainder]:
+            asked.append(alert.series)
+            return super()._without(alert, others)
+
+    entities = [Series("entity", f"Bank {number}") for number in range(50)]
+    desk = Counting(left={(BANKS, entities[7]): EXPLAINED})
+    desk.step({BANKS: "warning"})
+    desk.step(dict.fromkeys((BANKS, *entities), "warning"))
+    assert desk.said[BANKS].explained_by == entities[7]
+    assert asked == [BANKS]
+
+
 def test_a_follower_that_worsens_beyond_what_explained_it_leaves_its_group() -> None:
     desk = _bank_run()
     desk.step({BANK: "warning", BANKS: "warning"})

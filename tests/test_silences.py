@@ -188,6 +188,40 @@ def test_where_alerts_expire_what_was_told_is_kept_open_through_a_silence_as_it_
     ]
 
 
+@pytest.mark.parametrize("entered_at", [10, 39], ids=["a first silence before", "entered after the fact"])
+def test_an_alert_told_as_critical_is_kept_open_as_that_in_whatever_silence(store: Store, entered_at: int) -> None:
+    #  opened 5 ... told as critical 35 ... a silence that covers its escalation too is set and read at 40
+    desk = Desk(repeats=True)
+    ward = Ward(store, desk, silences=(_silence(10, 30),) if entered_at == 10 else ())
+    alert = _alert(5)
+    ward.save(alert)
+    ward.run(5, 20)
+    worse = replace(alert, severity="critical", escalated_at=_at(20), updated_at=_at(20), revision=2)
+    ward.save(worse)
+    ward.run(20, 40)
+    ward.restart(40, _silence(10, 90))
+    ward.save(replace(worse, revision=3, updated_at=_at(42)))
+    desk.told.clear()
+    ward.run(41, 60)
+    assert {state for _, _, state in desk.told} == {"critical"}
+
+
+def test_an_alert_that_worsened_just_before_a_silence_and_was_not_told_so_is_kept_open_as_it_was_told(
+    store: Store,
+) -> None:
+    desk = Desk(repeats=True)
+    ward = Ward(store, desk, silences=(_silence(10, 60),))
+    alert = _alert(5)
+    ward.save(alert)
+    ward.run(5, 12)
+    # Event time lags: what happened at 9 is evaluated at 12.
+    ward.save(replace(alert, severity="critical", escalated_at=_at(9), updated_at=_at(9), revision=2))
+    ward.run(12, 60)
+    assert {state for _, _, state in desk.told} == {"warning"}
+    ward.run(60, 62)
+    assert desk.told[-1][2] == "critical"
+
+
 def test_nothing_is_lost_or_told_too_soon_over_restarts(store: Store) -> None:
     desk = Desk()
     ward = Ward(store, desk, silences=(_silence(),))

@@ -378,6 +378,7 @@ def test_what_an_older_release_stored_counts_each_item_as_a_story(tmp_path: Path
             ("buckets", "negative_stories"),
             *(("alerts", name) for name in ("counting", "copies", "publishers", "words", "entities", "in_all")),
             *(("alerts", "silenced"), ("alerts", "notes"), ("deliveries", "held_until")),
+            *(("deliveries", "severity"), ("deliveries", "follows")),
             *(("alerts", name) for name in ("follows", "part_of", "explained_by", "also")),
             *(("alerts", name) for name in ("left_group", "left_at", "apart_from")),
         ):

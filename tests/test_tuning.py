@@ -17,7 +17,7 @@ from rich.progress import Progress
 
 from monitor import backtest, config, history, tuning, tuning_picture, tuning_report
 from monitor.alert_scores import GRACE, Event
-from monitor.config import AlertSettings, EntitySettings, Settings, SpikeSettings
+from monitor.config import AlertSettings, EntitySettings, OverrideSettings, Settings, SpikeSettings
 from monitor.engine import Engine
 from monitor.history import Dated
 from monitor.metrics import Metrics
@@ -260,6 +260,15 @@ def test_the_front_holds_the_rows_that_no_other_beats(played: _Played) -> None:
         ]
         if better:
             assert not row.front
+
+
+def test_a_series_that_an_override_keeps_from_alarming_gets_no_spike_and_is_named(played: _Played) -> None:
+    settings = played.settings.model_copy(update={"overrides": (OverrideSettings(name="Macro", kinds=()),)})
+    plants = tuning.plant(tuning.history_of(played.past), settings, played.past.series)
+    usual = tuning.plant(tuning.history_of(played.past), played.settings, played.past.series)
+    assert plants.quiet == (Series("topic", "Macro"),)
+    assert usual.quiet == ()
+    assert {event.name for event in usual.spikes} - {event.name for event in plants.spikes} == {"Macro"}
 
 
 @pytest.mark.usefixtures("few")

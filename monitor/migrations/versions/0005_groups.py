@@ -1,6 +1,6 @@
 """Alerts that tell one story are a group: one leads it, the others follow.
 
-Alerts of before lead groups of their own.
+Alerts of before lead groups of their own. Deliveries say under which labels an alert was told.
 
 Revision: 0005, after 0004
 """
@@ -21,3 +21,5 @@ def upgrade() -> None:
         op.add_column("alerts", sa.Column(name, sa.JSON))
     op.add_column("alerts", sa.Column("also", sa.JSON, nullable=False, server_default="[]"))
     op.add_column("alerts", sa.Column("left_at", sa.BigInteger))
+    for name in ("severity", "follows"):
+        op.add_column("deliveries", sa.Column(name, sa.Text))
