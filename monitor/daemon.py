@@ -129,8 +129,7 @@ class Daemon:
             delivery = life.enter_context(closing(self._delivery(store)))
             del scorer  # the engine's alone, so that its memory is free once another has taken over
             with self._scheduled(store, engine, delivery), self._reading_labels(store), models.watched():
-                # What the start leaves is here to stay: looked through for garbage again and again, it would cost a
-                # tenth of the time that storing takes.
+                # What the start leaves is here to stay, and need not be looked through for garbage again and again.
                 gc.freeze()
                 log.info("reading %s", source.name)
                 self._phase = "running"
