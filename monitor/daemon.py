@@ -9,12 +9,10 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from types import FrameType
 from typing import Final, Literal, TextIO, TypeVar
-
-from apscheduler.schedulers.background import BackgroundScheduler
 
 from monitor import __version__
 from monitor.champion import Succession
@@ -24,6 +22,7 @@ from monitor.engine import Engine, Prepared, ScoredBatch
 from monitor.labelling import LabelReader, Receipt, open_label_source, parsed, take
 from monitor.metrics import Metrics
 from monitor.records import Batch
+from monitor.schedule import Jobs
 from monitor.silences import Silences
 from monitor.sources import Source, SourceError
 from monitor.sources.files import FileSource
@@ -128,7 +127,10 @@ class Daemon:
             engine = Engine(settings, store, scorer, self._metrics, source=source.name, reject=source.reject)
             delivery = life.enter_context(closing(self._delivery(store)))
             del scorer  # the engine's alone, so that its memory is free once another has taken over
-            with self._scheduled(store, engine, delivery), self._reading_labels(store), models.watched():
+            jobs = Jobs(
+                self._settings, store, engine, delivery, self._metrics, now=self._now, leaving=self._stopping.is_set
+            )
+            with jobs.running(), self._reading_labels(store), models.watched():
                 # What the start leaves is here to stay, and need not be looked through for garbage again and again.
                 gc.freeze()
                 log.info("reading %s", source.name)
@@ -265,46 +267,6 @@ class Daemon:
         ]
         silences = Silences(self._settings.silences)
         return Delivery(store, receivers, settings, self._metrics.delivered, self._now(), silences=silences)
-
-    @contextmanager
-    def _scheduled(self, store: Store, engine: Engine, delivery: Delivery) -> Iterator[None]:
-        """Run what waits for others, or takes long, beside the loop."""
-
-        def deliver() -> None:
-            try:
-                delivery.run(self._now(), self._stopping.is_set)
-                self._metrics.show_pending(delivery.pending())
-            except StoreUnavailable as error:
-                log.debug("delivery waits for the database: %s", error)
-
-        def prune() -> None:
-            if engine.watermark is None:
-                return
-            try:
-                gone = store.prune(engine.watermark - timedelta(days=self._settings.store.keep_days))
-            except StoreUnavailable as error:
-                log.warning("old rows stay until the next attempt: %s", error)
-            else:
-                if gone:
-                    log.info("pruned %d rows older than store.keep_days", gone)
-
-        def show_labels() -> None:
-            try:
-                self._metrics.show_labels(store.labels.standing())
-            except StoreUnavailable as error:
-                log.debug("figures on labels wait for the database: %s", error)
-
-        scheduler = BackgroundScheduler(timezone=UTC, job_defaults={"max_instances": 1, "coalesce": True})
-        scheduler.add_job(deliver, "interval", seconds=1, misfire_grace_time=None)
-        scheduler.add_job(prune, "interval", hours=1, misfire_grace_time=None)
-        scheduler.add_job(
-            show_labels, "interval", minutes=1, misfire_grace_time=None, next_run_time=datetime.now(UTC)
-        )
-        scheduler.start()
-        try:
-            yield
-        finally:
-            scheduler.shutdown(wait=True)
 
     @contextmanager
     def _reading_labels(self, store: Store) -> Iterator[None]:

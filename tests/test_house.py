@@ -18,6 +18,7 @@ FOUNDATIONS = {
     "monitor.entities",
     "monitor.label_settings",
     "monitor.labels",
+    "monitor.source_settings",
     "monitor.spike_settings",
     "monitor.tables",
 }
@@ -44,7 +45,14 @@ PARTS = {
 ABOVE = [
     {"monitor.evaluation", "monitor.following", "monitor.labelling"},
     {"monitor.engine"},
-    {"monitor.web", "monitor.web.app", "monitor.web.labels", "monitor.history", "monitor.champion"},
+    {
+        "monitor.web",
+        "monitor.web.app",
+        "monitor.web.labels",
+        "monitor.history",
+        "monitor.champion",
+        "monitor.schedule",
+    },
     {"monitor.daemon", "monitor.demo"},
     {"monitor.output", "monitor.inputs"},
     {"monitor.labelling_commands", "monitor.model_commands"},
@@ -68,7 +76,7 @@ DOORS = {
         "monitor/migrations/",
     ),
     "alembic": ("monitor/database.py", "monitor/migrations/"),
-    "apscheduler": ("monitor/daemon.py",),
+    "apscheduler": ("monitor/schedule.py",),
     "exchange_calendars": ("monitor/calendars.py",),
     "captum": ("monitor/model/explain.py",),
     "rapidfuzz": ("monitor/stories.py",),
