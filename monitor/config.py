@@ -21,6 +21,7 @@ from monitor.desk_settings import CalendarSettings, OverrideSettings, SilenceSet
 from monitor.entities import EntitiesSettings, EntitySettings, closest, first_repeated, read_entities
 from monitor.label_settings import LabelSettings
 from monitor.records import MonitorError
+from monitor.retrain_settings import DriftSettings, RetrainSettings
 from monitor.source_settings import FileSettings, KafkaSettings, SourceSettings
 from monitor.spike_settings import STRICT, SpikeSettings, Windows
 
@@ -28,6 +29,7 @@ __all__ = [
     "AlertSettings",
     "CalendarSettings",
     "ConfigError",
+    "DriftSettings",
     "EntitySettings",
     "FileSettings",
     "HttpSettings",
@@ -36,6 +38,7 @@ __all__ = [
     "LogSettings",
     "ModelSettings",
     "OverrideSettings",
+    "RetrainSettings",
     "Settings",
     "SilenceSettings",
     "SourceSettings",
@@ -191,6 +194,8 @@ class Settings(BaseSettings):
     silences: tuple[SilenceSettings, ...] = ()
     calendar: CalendarSettings = CalendarSettings()
     labels: LabelSettings = LabelSettings()
+    retrain: RetrainSettings = RetrainSettings()
+    drift: DriftSettings = DriftSettings()
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -222,6 +227,11 @@ class Settings(BaseSettings):
         if pair := first_repeated(entity.name for entity in self.watchlist):
             raise ValueError(f"watchlist names {self.watchlist[pair[1]].name!r} twice; merge the two entries")
         check_overrides(self.overrides, spikes.kinds)
+        if self.retrain.schedule is not None and self.model.path != "champion":
+            raise ValueError(
+                f"retrain.schedule is set, but model.path is {self.model.path!r}, so no model that it promotes would "
+                'score; set model.path to "champion", or leave retrain.schedule out'
+            )
         return self
 
     @classmethod

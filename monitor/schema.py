@@ -250,6 +250,45 @@ PROMOTIONS = Table(
     Column("by", Text, nullable=False),
 )
 
+RETRAININGS = Table(
+    "retrainings",
+    METADATA,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("trigger", Text, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("started_at", Moment, nullable=False),
+    Column("seen_at", Moment, nullable=False),
+    Column("step", Text, nullable=False),
+    Column("champion", Text, ForeignKey("models.version"), nullable=False),
+    Column("challenger", Text, ForeignKey("models.version")),
+    Column("folder", Text, nullable=False),
+    Column("snapshot", Text),
+    Column("promotion", Integer, ForeignKey("promotions.number")),
+    Column("found", JSON, nullable=False),
+    Column("outcome", Text),  # null: it goes on
+    Column("reason", Text),
+    Column("ended_at", Moment),
+)
+
+# What the models before and after a promotion say of the same item. Kept without a tie to `items`, which are pruned.
+COMPARISONS = Table(
+    "comparisons",
+    METADATA,
+    Column("retraining", Integer, ForeignKey("retrainings.number"), primary_key=True),
+    Column("phase", Text, primary_key=True),
+    Column("item", Text, primary_key=True),
+    Column("event_at", Moment, nullable=False),
+    Column("stored_at", Moment, nullable=False),
+    Column("before_topic", Text, nullable=False),
+    Column("after_topic", Text, nullable=False),
+    Column("before_sentiment", Text, nullable=False),
+    Column("after_sentiment", Text, nullable=False),
+    Column("before_negative", Boolean, nullable=False),
+    Column("after_negative", Boolean, nullable=False),
+    Column("before_confidence", Double, nullable=False),
+    Column("after_confidence", Double, nullable=False),
+)
+
 
 _SERIES = ("part_of", "explained_by", "apart_from")
 

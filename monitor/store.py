@@ -35,6 +35,7 @@ from monitor.schema import (
     relabelled,
 )
 from monitor.stored_labels import StoredLabels
+from monitor.stored_retrainings import StoredRetrainings
 
 __all__ = ["PositionConflict", "Store", "StoreError", "StoreUnavailable", "StoredItem"]
 
@@ -54,6 +55,7 @@ class Store:
     Attributes:
         labels: what people say of items.
         models: the registry of models.
+        retrainings: what was trained to be champion.
 
     Args:
         url: `sqlite:///FILE`, `sqlite://` (in memory, gone when closed), or for several workers
@@ -70,6 +72,7 @@ class Store:
         self._batches = Batches(self._database, self._positions)
         self.labels = StoredLabels(self._database, self._positions)
         self.models = Models(self._database)
+        self.retrainings = StoredRetrainings(self._database)
 
     def close(self) -> None:
         """Disconnect, and let another worker evaluate."""
