@@ -266,7 +266,9 @@ class Daemon:
             for url in settings.alertmanager_urls
         ]
         silences = Silences(self._settings.silences)
-        return Delivery(store, receivers, settings, self._metrics.delivered, self._now(), silences=silences)
+        return Delivery(
+            store.deliveries, receivers, settings, self._metrics.delivered, self._now(), silences=silences
+        )
 
     @contextmanager
     def _reading_labels(self, store: Store) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""What the monitor remembers: items, buckets, positions, alerts, what each channel was told of them, and models."""
+"""What the monitor remembers: items, buckets, positions and alerts; what else there is hangs on it by name."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import fields
@@ -25,15 +25,12 @@ from monitor.records import (
 from monitor.schema import (
     ALERTS,
     BUCKETS,
-    DELIVERIES,
     EVALUATIONS,
     ITEM_ENTITIES,
     ITEMS,
-    Moment,
-    alert_of,
     alert_row,
-    relabelled,
 )
+from monitor.stored_deliveries import StoredDeliveries, read_alerts
 from monitor.stored_labels import StoredLabels
 from monitor.stored_retrainings import StoredRetrainings
 
@@ -56,6 +53,7 @@ class Store:
         labels: what people say of items.
         models: the registry of models.
         retrainings: what was trained to be champion.
+        deliveries: what each channel has been told of each alert.
 
     Args:
         url: `sqlite:///FILE`, `sqlite://` (in memory, gone when closed), or for several workers
@@ -73,6 +71,7 @@ class Store:
         self.labels = StoredLabels(self._database, self._positions)
         self.models = Models(self._database)
         self.retrainings = StoredRetrainings(self._database)
+        self.deliveries = StoredDeliveries(self._database)
 
     def close(self) -> None:
         """Disconnect, and let another worker evaluate."""
@@ -254,94 +253,12 @@ class Store:
 
     def open_alerts(self) -> list[Alert]:
         """The alerts that are not resolved, the oldest first."""
-        unresolved = sa.select(ALERTS).where(ALERTS.c.resolved_at.is_(None))
-        return self._alerts(unresolved.order_by(ALERTS.c.opened_at, ALERTS.c.id))
+        return self.deliveries.open_alerts()
 
     def alerts(self, since: datetime | None = None, limit: int = 1000) -> list[Alert]:
         """Alerts, open or resolved, that opened at or after `since` (None: ever), the newest first."""
         query = sa.select(ALERTS).order_by(ALERTS.c.opened_at.desc(), ALERTS.c.id).limit(limit)
-        return self._alerts(query if since is None else query.where(ALERTS.c.opened_at >= since))
-
-    def _alerts(self, query: sa.Select[Any]) -> list[Alert]:
-        with self._database.read("read alerts") as connection:
-            return [alert_of(row) for row in connection.execute(query).mappings()]
-
-    # Deliveries: what each channel has been told of each alert
-
-    def undelivered(self, channel: str, now: datetime, limit: int = 100) -> list[Alert]:
-        """Alerts that the channel did not acknowledge as they are now and whose next attempt is due, oldest first."""
-        due = sa.or_(DELIVERIES.c.next_attempt_at.is_(None), DELIVERIES.c.next_attempt_at <= now)
-        query = _waiting(channel, *ALERTS.c).where(due, sa.or_(_NOT_HELD, DELIVERIES.c.held_until <= now))
-        return self._alerts(query.order_by(ALERTS.c.opened_at, ALERTS.c.id).limit(limit))
-
-    def pending_deliveries(self, channel: str) -> int:
-        """How many alerts wait for this channel, whether their next attempt is due or not; held ones do not wait."""
-        with self._database.read("count pending deliveries") as connection:
-            return connection.scalar(_waiting(channel, sa.func.count()).where(_NOT_HELD)) or 0
-
-    def attempts(self, channel: str, alert: Alert) -> int:
-        """How often telling the channel of this alert has failed since it last succeeded."""
-        query = sa.select(DELIVERIES.c.failures).filter_by(channel=channel, alert_id=alert.id)
-        with self._database.read("read delivery attempts") as connection:
-            return connection.scalar(query) or 0
-
-    def enlist(self, channel: str, now: datetime) -> None:
-        """Take up a channel; what had resolved before it was ever heard of is over, and not to be told to it.
-
-        What was held for it is let go, since other silences may be set by now.
-        """
-        known = sa.exists().where(DELIVERIES.c.channel == channel)
-        names = ["channel", "alert_id", "revision", "failures", "attempted_at"]
-        over = sa.select(
-            sa.literal(channel), ALERTS.c.id, ALERTS.c.revision, sa.literal(0), sa.literal(now, Moment)
-        ).where(ALERTS.c.resolved_at.is_not(None), ~known)
-        let_go = sa.update(DELIVERIES).where(DELIVERIES.c.channel == channel, DELIVERIES.c.held_until.is_not(None))
-        with self._database.write("take up a channel") as connection:
-            connection.execute(sa.insert(DELIVERIES).from_select(names, over))
-            connection.execute(let_go.values(held_until=None))
-
-    def acknowledged(self, channel: str, alert: Alert) -> int:
-        """The newest revision of the alert that the channel acknowledged; 0 for none."""
-        query = sa.select(DELIVERIES.c.revision).filter_by(channel=channel, alert_id=alert.id)
-        with self._database.read("read deliveries") as connection:
-            return connection.scalar(query) or 0
-
-    def as_told(self, channel: str, alert: Alert) -> Alert:
-        """The alert under the labels, severity and group, that the channel acknowledged last."""
-        query = sa.select(DELIVERIES.c.severity, DELIVERIES.c.follows).filter_by(channel=channel, alert_id=alert.id)
-        with self._database.read("read deliveries") as connection:
-            told = connection.execute(query).one_or_none()
-        return alert if told is None else relabelled(alert, *told)
-
-    def delivered(self, channel: str, alert: Alert, now: datetime, resume_at: datetime | None = None) -> None:
-        """Note that the channel acknowledged this revision, and when it may be told a newer one (None: at once)."""
-        told = {"revision": alert.revision, "severity": alert.severity, "follows": alert.follows}
-        attempt: dict[str, Any] = {"attempted_at": now, "next_attempt_at": resume_at}
-        row = told | attempt | {"failures": 0, "error": None, "held_until": None}
-        upsert = self._database.upsert(DELIVERIES, row)
-        with self._database.write("note a delivery") as connection:
-            connection.execute(upsert, {"channel": channel, "alert_id": alert.id} | row)
-
-    def delivery_failed(
-        self, channel: str, alert: Alert, now: datetime, error: str, next_attempt_at: datetime
-    ) -> None:
-        """Note that telling the channel of the alert failed, why, and when to try again."""
-        row = {"failures": 1, "attempted_at": now, "next_attempt_at": next_attempt_at, "error": error}
-        row |= {"held_until": None}
-        first = {"channel": channel, "alert_id": alert.id, "revision": 0} | row
-        upsert = self._database.insert(DELIVERIES).on_conflict_do_update(
-            index_elements=list(DELIVERIES.primary_key),
-            set_=row | {"failures": DELIVERIES.c.failures + 1},
-        )
-        with self._database.write("note a failed delivery") as connection:
-            connection.execute(upsert, first)
-
-    def hold(self, channel: str, alert: Alert, now: datetime, until: datetime) -> None:
-        """Note that the channel is not to be told of the alert before `until`, or the end of one that it heard of."""
-        first = {"channel": channel, "alert_id": alert.id, "revision": 0, "failures": 0, "attempted_at": now}
-        upsert = self._database.upsert(DELIVERIES, ["held_until"])
-        with self._database.write("hold a delivery") as connection:
-            connection.execute(upsert, first | {"held_until": until})
+        return read_alerts(self._database, query if since is None else query.where(ALERTS.c.opened_at >= since))
 
     # Upkeep
 
@@ -376,12 +293,6 @@ _STORED_ITEM: Final = tuple(
 )
 
 
-# Nothing holds it, or it is the end of what the channel heard of.
-_NOT_HELD: Final = sa.or_(
-    DELIVERIES.c.held_until.is_(None), sa.and_(DELIVERIES.c.revision > 0, ALERTS.c.resolved_at.is_not(None))
-)
-
-
 def _within(series: Series, start: datetime, end: datetime) -> sa.ColumnElement[bool]:
     """The items of a series with an event time in [start, end)."""
     if series.dimension == "entity":
@@ -391,10 +302,3 @@ def _within(series: Series, start: datetime, end: datetime) -> sa.ColumnElement[
         )
     within = sa.and_(ITEMS.c.event_at >= start, ITEMS.c.event_at < end)
     return within if series == EVERYTHING else sa.and_(ITEMS.c.topic == series.name, within)
-
-
-def _waiting(channel: str, *columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
-    """The alerts whose revision the channel did not acknowledge yet."""
-    told = (DELIVERIES.c.alert_id == ALERTS.c.id) & (DELIVERIES.c.channel == channel)
-    query = sa.select(*columns).select_from(ALERTS.outerjoin(DELIVERIES, told))
-    return query.where(ALERTS.c.revision > sa.func.coalesce(DELIVERIES.c.revision, 0))

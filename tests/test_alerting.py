@@ -230,7 +230,7 @@ class Counted(list[tuple[str, str]]):
 
 def _delivery(store: Store, *receivers: Any, **settings: Any) -> tuple[Delivery, Counted]:
     counted = Counted()
-    return Delivery(store, receivers, AlertSettings(**settings), counted, NOON), counted
+    return Delivery(store.deliveries, receivers, AlertSettings(**settings), counted, NOON), counted
 
 
 def _after(seconds: float) -> datetime:

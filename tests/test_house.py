@@ -30,7 +30,7 @@ PARTS = {
     "model": {f"monitor.model.{name}" for name in MODEL},
     "store": {
         *("monitor.store", "monitor.batches", "monitor.positions", "monitor.stored_labels", "monitor.models"),
-        "monitor.stored_retrainings",
+        *("monitor.stored_retrainings", "monitor.stored_deliveries"),
         *("monitor.database", "monitor.schema", "monitor.migrations.env"),
     },
     "stories": {"monitor.stories"},
@@ -74,6 +74,7 @@ DOORS = {
         "monitor/positions.py",
         "monitor/stored_labels.py",
         "monitor/models.py",
+        "monitor/stored_deliveries.py",
         "monitor/stored_retrainings.py",
         "monitor/database.py",
         "monitor/schema.py",

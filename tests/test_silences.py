@@ -73,7 +73,12 @@ class Ward:
 
     def restart(self, minutes: float, *silences: SilenceSettings) -> None:
         self.delivery = Delivery(
-            self.store, self.receivers, AlertSettings(), lambda *_: None, _at(minutes), silences=Silences(silences)
+            self.store.deliveries,
+            self.receivers,
+            AlertSettings(),
+            lambda *_: None,
+            _at(minutes),
+            silences=Silences(silences),
         )
 
     def save(self, *alerts: Alert) -> None:

@@ -161,61 +161,61 @@ class RecallContract:
 
     def test_each_channel_is_told_each_revision_until_it_acknowledges(self, store: Store) -> None:
         store.save_evaluation(NEWS, DAY, [alert("Energy", 5), alert()])
-        assert store.undelivered("log", NOW) == [alert(), alert("Energy", 5)]
-        assert store.undelivered("log", NOW, limit=1) == [alert()]
-        store.delivered("log", alert(), NOW)
-        assert store.undelivered("log", NOW) == [alert("Energy", 5)]
-        assert (store.pending_deliveries("log"), store.pending_deliveries("mail")) == (1, 2)
+        assert store.deliveries.undelivered("log", NOW) == [alert(), alert("Energy", 5)]
+        assert store.deliveries.undelivered("log", NOW, limit=1) == [alert()]
+        store.deliveries.delivered("log", alert(), NOW)
+        assert store.deliveries.undelivered("log", NOW) == [alert("Energy", 5)]
+        assert (store.deliveries.pending_deliveries("log"), store.deliveries.pending_deliveries("mail")) == (1, 2)
         resolved = alert(revision=2, resolved_at=NOW)
         store.save_evaluation(NEWS, NOW, [resolved])
-        assert store.undelivered("log", NOW) == [resolved, alert("Energy", 5)]
-        store.delivered("log", resolved, NOW)
-        assert store.undelivered("log", NOW) == [alert("Energy", 5)]
+        assert store.deliveries.undelivered("log", NOW) == [resolved, alert("Energy", 5)]
+        store.deliveries.delivered("log", resolved, NOW)
+        assert store.deliveries.undelivered("log", NOW) == [alert("Energy", 5)]
 
     def test_a_failed_delivery_is_due_again_at_its_next_attempt(self, store: Store) -> None:
         store.save_evaluation(NEWS, DAY, [alert()])
         later = NOW + timedelta(seconds=30)
         for number in (1, 2):
-            store.delivery_failed("log", alert(), NOW, "connection refused", later)
-            assert store.attempts("log", alert()) == number
-        assert store.undelivered("log", later - timedelta(microseconds=1)) == []
-        assert store.pending_deliveries("log") == 1
-        assert store.undelivered("log", later) == [alert()]
-        store.delivered("log", alert(), later)
-        assert (store.attempts("log", alert()), store.pending_deliveries("log")) == (0, 0)
+            store.deliveries.delivery_failed("log", alert(), NOW, "connection refused", later)
+            assert store.deliveries.attempts("log", alert()) == number
+        assert store.deliveries.undelivered("log", later - timedelta(microseconds=1)) == []
+        assert store.deliveries.pending_deliveries("log") == 1
+        assert store.deliveries.undelivered("log", later) == [alert()]
+        store.deliveries.delivered("log", alert(), later)
+        assert (store.deliveries.attempts("log", alert()), store.deliveries.pending_deliveries("log")) == (0, 0)
 
     def test_after_a_delivery_the_next_revision_is_due_at_once(self, store: Store) -> None:
         store.save_evaluation(NEWS, DAY, [alert()])
-        store.delivery_failed("log", alert(), NOW, "connection refused", NOW + timedelta(hours=1))
-        store.delivered("log", alert(), NOW)
+        store.deliveries.delivery_failed("log", alert(), NOW, "connection refused", NOW + timedelta(hours=1))
+        store.deliveries.delivered("log", alert(), NOW)
         store.save_evaluation(NEWS, DAY, [alert(revision=2)])
-        assert store.undelivered("log", NOW) == [alert(revision=2)]
+        assert store.deliveries.undelivered("log", NOW) == [alert(revision=2)]
 
     def test_what_is_held_is_due_at_its_time_and_the_end_of_what_was_heard_of_at_once(self, store: Store) -> None:
         heard, unheard = alert(), alert("Energy", 5)
         store.save_evaluation(NEWS, DAY, [heard, unheard])
-        store.delivered("mail", heard, NOW)
+        store.deliveries.delivered("mail", heard, NOW)
         later = NOW + timedelta(hours=1)
         worse = alert(revision=2)
         store.save_evaluation(NEWS, DAY, [worse])
         for one in (worse, unheard):
-            store.hold("mail", one, NOW, later)
-        assert store.undelivered("mail", later - timedelta(microseconds=1)) == []
-        assert (store.pending_deliveries("mail"), store.acknowledged("mail", worse)) == (0, 1)
-        assert store.undelivered("mail", later) == [worse, unheard]
-        assert store.undelivered("log", NOW) == [worse, unheard]
+            store.deliveries.hold("mail", one, NOW, later)
+        assert store.deliveries.undelivered("mail", later - timedelta(microseconds=1)) == []
+        assert (store.deliveries.pending_deliveries("mail"), store.deliveries.acknowledged("mail", worse)) == (0, 1)
+        assert store.deliveries.undelivered("mail", later) == [worse, unheard]
+        assert store.deliveries.undelivered("log", NOW) == [worse, unheard]
         over = [alert(revision=3, resolved_at=NOW), alert("Energy", 5, revision=2, resolved_at=NOW)]
         store.save_evaluation(NEWS, DAY, over)
-        assert store.undelivered("mail", NOW) == over[:1]
-        assert store.pending_deliveries("mail") == 1
-        store.enlist("mail", NOW)
-        assert store.undelivered("mail", NOW) == over
+        assert store.deliveries.undelivered("mail", NOW) == over[:1]
+        assert store.deliveries.pending_deliveries("mail") == 1
+        store.deliveries.enlist("mail", NOW)
+        assert store.deliveries.undelivered("mail", NOW) == over
 
     def test_a_delivery_that_was_held_and_fails_waits_as_others_do(self, store: Store) -> None:
         store.save_evaluation(NEWS, DAY, [alert()])
-        store.hold("mail", alert(), NOW, NOW + timedelta(minutes=1))
-        store.delivery_failed("mail", alert(), NOW, "connection refused", NOW)
-        assert store.pending_deliveries("mail") == 1
+        store.deliveries.hold("mail", alert(), NOW, NOW + timedelta(minutes=1))
+        store.deliveries.delivery_failed("mail", alert(), NOW, "connection refused", NOW)
+        assert store.deliveries.pending_deliveries("mail") == 1
 
     # Upkeep
 
@@ -224,7 +224,7 @@ class RecallContract:
         store.commit(NEWS, [*old, entry("kept", 6), entry("kept too", 9)], [moved(2_502)], NOW)
         gone, kept, open_ = alert("Gone", resolved_at=DAY), alert("Kept", resolved_at=NOW), alert("Open")
         store.save_evaluation(NEWS, DAY, [gone, kept, open_])
-        store.delivered("log", gone, NOW)
+        store.deliveries.delivered("log", gone, NOW)
         assert store.prune(DAY + timedelta(minutes=8)) == 2_500 + 3 + 1
         assert {at for _, at, _ in store.buckets(FIRST_TIME, LAST_TIME)} == {DAY + timedelta(minutes=5)}
         assert store.counts() == {"items": 2, "stories": 2, "alerts": 2}

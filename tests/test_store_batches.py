@@ -346,9 +346,9 @@ class BatchContract:
 
         def deliver() -> int:
             for number in range(30):
-                store.delivery_failed("log", alert(), NOW, f"{number}", NOW)
-                store.undelivered("log", NOW)
-            return store.attempts("log", alert())
+                store.deliveries.delivery_failed("log", alert(), NOW, f"{number}", NOW)
+                store.deliveries.undelivered("log", NOW)
+            return store.deliveries.attempts("log", alert())
 
         with ThreadPoolExecutor(1) as pool:
             delivering = pool.submit(deliver)

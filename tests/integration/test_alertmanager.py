@@ -49,7 +49,9 @@ def _alert(**changes: Any) -> Alert:
 @pytest.fixture
 def delivery(store: Store, alertmanager: Alertmanager) -> Iterator[Delivery]:
     receiver = AlertmanagerReceiver(alertmanager.url, SETTINGS, external_url="http://monitor.example:9310")
-    with closing(Delivery(store, [receiver], SETTINGS, lambda channel, outcome: None, datetime.now(UTC))) as opened:
+    with closing(
+        Delivery(store.deliveries, [receiver], SETTINGS, lambda channel, outcome: None, datetime.now(UTC))
+    ) as opened:
         yield opened
 
 
@@ -137,7 +139,9 @@ def test_a_silenced_alert_arrives_when_the_silence_ends_with_what_was_known(
     alert = _alert(notes=("Harrowgate reports", "XLON closed: weekend"), silenced="drill")
     over = _alert(series=Series("topic", "Macro"), revision=2, resolved_at=now)
     receiver = AlertmanagerReceiver(alertmanager.url, SETTINGS)
-    with closing(Delivery(store, [receiver], SETTINGS, lambda *_: None, now, silences=Silences([silence]))) as quiet:
+    with closing(
+        Delivery(store.deliveries, [receiver], SETTINGS, lambda *_: None, now, silences=Silences([silence]))
+    ) as quiet:
         store.save_evaluation("s", now, [alert, over])
         quiet.run(now)
         quiet.run(now + timedelta(minutes=30))
