@@ -32,7 +32,12 @@ class Batches:
         self._positions = positions
 
     def store(
-        self, source: str, entries: Sequence[Entry], positions: Sequence[PositionUpdate], now: datetime
+        self,
+        source: str,
+        entries: Sequence[Entry],
+        positions: Sequence[PositionUpdate],
+        now: datetime,
+        promotion: int,
     ) -> list[Entry]:
         """Store a batch whole or not at all; gives the entries that were new, in their order."""
         if stray := {entry.partition for entry in entries} - {update.partition for update in positions}:
@@ -54,12 +59,12 @@ class Batches:
             new = [entry for item_id, entry in distinct.items() if item_id in inserted]
             if mentions := entity_rows(new):
                 connection.execute(self._insert_mentions, mentions)
-            if increments := _increments(source, new):
+            if increments := _increments(source, new, promotion):
                 connection.execute(self._increment, increments)
         return new
 
 
-def _increments(source: str, entries: Sequence[Entry]) -> list[dict[str, Any]]:
+def _increments(source: str, entries: Sequence[Entry], promotion: int) -> list[dict[str, Any]]:
     """What the entries add to each bucket, as rows."""
     sums: defaultdict[tuple[datetime, Series, int], list[float]] = defaultdict(lambda: [0] * len(_COUNTS))
     for entry in entries:
@@ -75,6 +80,7 @@ def _increments(source: str, entries: Sequence[Entry]) -> list[dict[str, Any]]:
             **series._asdict(),
             "stream": source,
             "partition": partition,
+            "promotion": promotion,
             **dict(zip(_COUNTS, total, strict=True)),
         }
         for (start, series, partition), total in sums.items()

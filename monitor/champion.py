@@ -40,6 +40,7 @@ class Successor:
     scorer: Scorer
     followed: Followed
     fingerprint: str
+    promotion: int
 
 
 def describe(folder: Path, settings: Settings, added_at: datetime, notify: Notify) -> Model:
@@ -129,9 +130,13 @@ class Succession:
     Where the settings name a model by its folder, there is only the first. A new champion is opened, verified and
     tried beside the one that scores, and then waits for the daemon to `take` it. One that cannot be used is refused:
     that is said and counted once, and what scores goes on until the registry changes again.
+
+    Attributes:
+        promotion: number of the one that made what scores champion; 0: none did.
     """
 
     def __init__(self, settings: Settings, models: Models, metrics: Metrics) -> None:
+        self.promotion = 0
         self._settings = settings
         self._models = models
         self._metrics = metrics
@@ -157,6 +162,7 @@ class Succession:
             folder = current[1].folder if current else DEFAULT
             scorer = open_scorer(replace(self._settings.model, path=str(folder)), log.info)
             self._seen = current[0].number if current else None
+            self.promotion = current[0].number if current else 0
             self._running = scorer.version, fingerprint(file_hashes(folder))
         self._metrics.show_model(scorer.version, scorer.backend)
         log.info("model %s on %s", scorer.version, scorer.backend)
@@ -209,7 +215,9 @@ class Succession:
                 log.info("model %s, which scores, is the champion", version)
             else:
                 scorer = _opened(replace(self._settings.model, path=str(model.folder)), log.info)
-                successor = Successor(scorer, follow(self._settings, scorer.topics), model.fingerprint)
+                successor = Successor(
+                    scorer, follow(self._settings, scorer.topics), model.fingerprint, promotion.number
+                )
         except Exception as error:  # whatever its files do to the libraries that read them, what scores goes on
             self._metrics.model_swaps.labels("refused").inc()
             why = str(error) if isinstance(error, MonitorError) else f"{type(error).__name__}: {error}"
@@ -233,6 +241,7 @@ class Succession:
                 return None
             before, _ = self._running
             self._running = successor.scorer.version, successor.fingerprint
+            self.promotion = successor.promotion
         scorer = successor.scorer
         self._metrics.show_model(scorer.version, scorer.backend)
         self._metrics.model_swaps.labels("swapped").inc()

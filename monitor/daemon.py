@@ -124,7 +124,15 @@ class Daemon:
             scorer = models.first()
             source = open_source(settings, store)
             life.callback(source.close)
-            engine = Engine(settings, store, scorer, self._metrics, source=source.name, reject=source.reject)
+            engine = Engine(
+                settings,
+                store,
+                scorer,
+                self._metrics,
+                source=source.name,
+                reject=source.reject,
+                promotion=models.promotion,
+            )
             delivery = life.enter_context(closing(self._delivery(store)))
             del scorer  # the engine's alone, so that its memory is free once another has taken over
             jobs = Jobs(
@@ -145,7 +153,7 @@ class Daemon:
         ended = False
         while not ended and not self._stopping.is_set():
             if (successor := models.take()) is not None:
-                engine.adopt(successor.scorer, successor.followed)
+                engine.adopt(successor.scorer, successor.followed, successor.promotion)
                 del successor
                 gc.unfreeze()  # as at the start, save what the model that was replaced leaves
                 gc.collect()

@@ -89,6 +89,7 @@ class Engine:
     Args:
         source: name under which the store keeps this stream's positions.
         reject: takes each record that breaks the contract, before its batch is stored.
+        promotion: number of the one that made the model champion; 0: none did.
 
     Raises:
         ConfigError: the settings name a topic, entity or exchange that there is not.
@@ -106,6 +107,7 @@ class Engine:
         *,
         source: str,
         reject: Reject,
+        promotion: int = 0,
     ) -> None:
         self.store = store
         self.metrics = metrics
@@ -117,23 +119,33 @@ class Engine:
         self._forget_stories()
         self._touched: dict[int, datetime] = {}
         self._evaluation = Evaluation(
-            settings, store, metrics, source=source, shown=followed.series, calendar=followed.calendar
+            settings,
+            store,
+            metrics,
+            source=source,
+            shown=followed.series,
+            calendar=followed.calendar,
+            promotion=promotion,
         )
+        self._promotion = promotion
         if (mark := store.evaluated_through(source)) is not None:
             # What lies before it was evaluated, so an item that comes for it now is late, as it was before a restart.
             self._watermark.reach(mark)
         self._score_with(scorer, followed)
 
-    def adopt(self, scorer: ItemScorer, followed: Followed) -> None:
+    def adopt(self, scorer: ItemScorer, followed: Followed, promotion: int = 0) -> None:
         """Score with another model from the next batch on. To be called while none is scored or waits to be stored.
 
-        Items, windows and baselines that are stored stay as they are, so what is usual changes only as items come in.
+        Items and windows stay as they are. Baselines are rebuilt at the next tick, from what counts would have been
+        under this promotion, as far as that is known; without rebases, what is usual changes only as items come in.
 
         Args:
             followed: what the settings follow with this model's topics.
+            promotion: number of the one that made it champion; 0: none did.
         """
         self._count_scored()
-        self._evaluation.follow(followed.series, followed.calendar)
+        self._promotion = promotion
+        self._evaluation.follow(followed.series, followed.calendar, promotion)
         self._score_with(scorer, followed)
 
     def _score_with(self, scorer: ItemScorer, followed: Followed) -> None:
@@ -208,7 +220,9 @@ class Engine:
         """
         started = time.perf_counter()
         try:
-            entries = self.store.commit(self.source, prepared.entries, prepared.positions, now)
+            entries = self.store.commit(
+                self.source, prepared.entries, prepared.positions, now, promotion=self._promotion
+            )
         except PositionConflict:
             # Its records may be read again, or may be stored already: only the store knows which stories it holds.
             self._forget_stories()

@@ -1,7 +1,9 @@
 """What closed buckets amount to: windows, baselines and alerts, derived from the store and kept up to date.
 
-The store is the only state: whatever is held here is rebuilt from it at the start, after a failure, and when another
-worker has evaluated meanwhile.
+The store is the only state: whatever is held here is rebuilt from it at the start, after a failure, when another
+worker has evaluated meanwhile, and when another model takes over. Windows are of counts as they were made; what the
+detector judges, and so what alerts say, are counts as the model that scores now would have made them, see
+`monitor.rebase`.
 """
 
 import logging
@@ -16,6 +18,7 @@ from monitor.alerting import AlertBook
 from monitor.calendars import Calendar
 from monitor.config import Settings
 from monitor.metrics import Metrics
+from monitor.rebase import Row
 from monitor.records import (
     BUCKET,
     EVERYTHING,
@@ -36,6 +39,7 @@ from monitor.store import PositionConflict, Store
 from monitor.trends import Trends
 
 log = logging.getLogger(__name__)
+_Buckets = dict[datetime, dict[Series, Counts]]
 
 _EVIDENCE_STORIES: Final = 5
 _EVIDENCE_ITEMS: Final = 500
@@ -81,6 +85,7 @@ class Evaluation:
         source: name under which the store keeps how far this stream was evaluated.
         shown: the series whose windows and baselines the metrics show, beside everything.
         calendar: what is known to bring news; None: nothing.
+        promotion: the one that the engine scores under; 0: under none.
     """
 
     def __init__(
@@ -92,7 +97,9 @@ class Evaluation:
         source: str,
         shown: Sequence[Series],
         calendar: Calendar | None = None,
+        promotion: int = 0,
     ) -> None:
+        self._promotion = promotion
         self._calendar = calendar or Calendar()
         self._silences = Silences(settings.silences)
         self._settings = settings
@@ -149,11 +156,16 @@ class Evaluation:
             self._through = None
             raise
 
-    def follow(self, shown: Sequence[Series], calendar: Calendar) -> None:
-        """Follow other series from now on, as another model names other topics; what is known of any stays."""
+    def follow(self, shown: Sequence[Series], calendar: Calendar, promotion: int) -> None:
+        """Follow other series from now on, as another model names other topics; what is known of any stays.
+
+        Under another promotion, what is usual is made out anew at the next step.
+        """
         self._shown = (EVERYTHING, *shown)
         self._calendar = calendar
         self._metrics.hide_series()
+        if promotion != self._promotion:
+            self._promotion, self._through = promotion, None
         if self._through is not None:
             self._show()
 
@@ -169,6 +181,7 @@ class Evaluation:
             sorted({*self._settings.trends.windows_minutes, *self._settings.spikes.windows_minutes})
         )
         self._detector = detector_of(self._settings)
+        self._scale = self._store.models.scale(self._promotion)
         self._alerts = self._stored_alerts()
         self._through = None
 
@@ -176,22 +189,24 @@ class Evaluation:
         return AlertBook(self._store.open_alerts(), self._settings.alerts)
 
     def _replay(self, start: datetime, end: datetime) -> None:
-        buckets = self._buckets(start, end)
-        for at in _steps(min(buckets, default=end), end):
-            counts = buckets.get(at, {})
-            self._trends.close(at, counts)
-            self._judge(at, counts)
+        said, judged = self._buckets(start, end)
+        for at in _steps(min(said, default=end), end):
+            self._trends.close(at, said.get(at, {}))
+            judge(self._detector, at, judged.get(at, {}))
+        if judged is not said:
+            # What just opened an alert may just not do so in other counts. It goes on, and ends once it is calm.
+            for alert in self._alerts.open:
+                self._detector.resume(alert.series, alert.kind)
         self._through = end
 
     def _evaluate(self, start: datetime, end: datetime) -> list[Alert]:
         if end <= start:
             return []
         changed: list[Alert] = []
-        buckets = self._buckets(start, end)
+        said, judged = self._buckets(start, end)
         for at in _steps(start, end):
-            counts = buckets.get(at, {})
-            self._trends.close(at, counts)
-            readings = self._judge(at, counts)
+            self._trends.close(at, said.get(at, {}))
+            readings = judge(self._detector, at, judged.get(at, {}))
             alerts = self._alerts.step(at + BUCKET, readings, self._explain, self._conclude, self._without)
             if alerts:
                 self._store.save_evaluation(self._source, at + BUCKET, alerts)
@@ -202,14 +217,12 @@ class Evaluation:
         self._show()
         return changed
 
-    def _judge(self, at: datetime, counts: Mapping[Series, Counts]) -> list[Reading]:
-        return judge(self._detector, at, counts)
-
-    def _buckets(self, start: datetime, end: datetime) -> dict[datetime, dict[Series, Counts]]:
-        buckets: dict[datetime, dict[Series, Counts]] = defaultdict(dict)
-        for series, at, counts in self._store.buckets(start, end):
-            buckets[at][series] = counts
-        return buckets
+    def _buckets(self, start: datetime, end: datetime) -> tuple[_Buckets, _Buckets]:
+        """What the buckets hold, as it was said, and as the model that scores now would have said it."""
+        rows = self._store.bucket_rows(start, end)
+        counts, brought = [row.counts for row in rows], self._scale.brought(rows)
+        said = _summed(rows, counts)
+        return said, said if brought == counts else _summed(rows, brought)
 
     def _explain(self, alert: Alert, start: datetime) -> Alert:
         """The alert with what lies behind it: stories, publishers, words and entities that stand out."""
@@ -251,9 +264,8 @@ class Evaluation:
     def _conclude(self, alert: Alert) -> Alert:
         """The alert with how much it was in all, now that it is over."""
         start = alert.opened_at - timedelta(minutes=window_minutes(alert.window))
-        total = Counts()
-        for _, _, counts in self._store.buckets(bucket_start(start), alert.updated_at, alert.series):
-            total += counts.judged(alert.counting)
+        rows = self._store.bucket_rows(bucket_start(start), alert.updated_at, alert.series)
+        total = sum((counts.judged(alert.counting) for counts in self._scale.brought(rows)), Counts())
         return replace(alert, in_all=(total.negatives - total.late_negatives, total.items - total.late))
 
     def _count(self, alerts: Sequence[Alert]) -> None:
@@ -275,6 +287,15 @@ class Evaluation:
             self._metrics.alerts_open.labels(severity).set(
                 sum(alert.severity == severity for alert in self._alerts.open)
             )
+
+
+def _summed(rows: Sequence[Row], counts: Sequence[Counts]) -> _Buckets:
+    """The counts of the rows by bucket and series, those of all promotions together."""
+    buckets: _Buckets = defaultdict(dict)
+    for row, one in zip(rows, counts, strict=True):
+        bucket = buckets[row.start]
+        bucket[row.series] = bucket[row.series] + one if row.series in bucket else one
+    return buckets
 
 
 def _steps(start: datetime, end: datetime) -> Iterator[datetime]:

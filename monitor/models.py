@@ -6,7 +6,7 @@ there is an old champion or a new one at any moment, whatever stops the process 
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +15,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from monitor.database import Database, StoreError
-from monitor.schema import MODELS, PROMOTIONS
+from monitor.rebase import Rebase, Scale, Shift
+from monitor.records import Series
+from monitor.schema import MODELS, PROMOTIONS, REBASES
 from monitor.tables import closest
 
 
@@ -163,13 +165,32 @@ class Models:
             )
         return Promotion(**row)
 
+    def scale(self, promotion: int) -> Scale:
+        """What brings counts to those of this promotion; 0: of none."""
+        with self._database.read("read what promotions do to counts") as connection:
+            versions = {row.number: row.version for row in connection.execute(sa.select(PROMOTIONS))}
+            shifts: dict[int, dict[Series, Shift]] = {}
+            for row in connection.execute(sa.select(REBASES)):
+                shift = Shift(row.ratio, row.kept, row.gained)
+                shifts.setdefault(row.promotion, {})[Series(row.dimension, row.name)] = shift
+        return Scale(promotion, versions, shifts)
+
     def promote(
-        self, version: str, *, seen: Promotion | None, at: datetime, by: str, reason: str | None = None
+        self,
+        version: str,
+        *,
+        seen: Promotion | None,
+        at: datetime,
+        by: str,
+        reason: str | None = None,
+        rebases: Sequence[Rebase] = (),
     ) -> Promotion:
         """Make a model the champion.
 
         Args:
             seen: the promotion that was the newest when it was decided to promote.
+            rebases: what that does to counts, see `monitor.rebase.rebases`; without, what is usual changes only as
+                items come in.
 
         Raises:
             UnknownModel: there is no such model.
@@ -177,12 +198,24 @@ class Models:
         """
         self.get(version)
         back_to = None if seen is None else seen.number
-        return self._append(_after(seen, version=version, promoted_at=at, back_to=back_to, reason=reason, by=by))
+        after = _after(seen, version=version, promoted_at=at, back_to=back_to, reason=reason, by=by)
+        return self._append(after, rebases)
 
-    def roll_back(self, *, seen: Promotion | None, at: datetime, by: str, reason: str | None = None) -> Promotion:
+    def roll_back(
+        self,
+        *,
+        seen: Promotion | None,
+        at: datetime,
+        by: str,
+        reason: str | None = None,
+        rebases: Sequence[Rebase] = (),
+    ) -> Promotion:
         """Make the champion before the one that was `seen` the champion again.
 
         A second rollback goes one champion further back, not forth again.
+
+        Args:
+            seen, rebases: as in `promote`. Counts from before the promotion that is rolled back need no rebases.
 
         Raises:
             NoChampionBefore: there is none.
@@ -190,13 +223,20 @@ class Models:
         """
         target = self.before(seen)
         version, back_to = target.version, target.back_to
-        return self._append(_after(seen, version=version, promoted_at=at, back_to=back_to, reason=reason, by=by))
+        after = _after(seen, version=version, promoted_at=at, back_to=back_to, reason=reason, by=by)
+        return self._append(after, rebases)
 
-    def _append(self, promotion: Promotion) -> Promotion:
+    def _append(self, promotion: Promotion, rebases: Sequence[Rebase]) -> Promotion:
         """Add a promotion; of two that come after the same one, the number admits only the first."""
+        rows = [
+            {"promotion": promotion.number, **one.series._asdict(), **one.shift._asdict(), "items": one.items}
+            for one in rebases
+        ]
         insert: Any = self._database.insert(PROMOTIONS).values(asdict(promotion))
         with self._database.write("promote a model") as connection:
             added = connection.scalar(insert.on_conflict_do_nothing().returning(PROMOTIONS.c.number))
+            if added is not None and rows:
+                connection.execute(sa.insert(REBASES), rows)
         if added is None and (newest := self.champion()) is not None:
             raise PromotionConflict(
                 f"model {promotion.version!r} was not promoted: {newest.by} promoted {newest.version} meanwhile, at "

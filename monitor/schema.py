@@ -95,8 +95,9 @@ ITEM_ENTITIES = Table(
     sqlite_with_rowid=False,
 )
 
-# The key begins with the time, for reading a range of it, and ends with the stream's partition: partitions belong
-# to one worker at a time, so no two workers write one row.
+# The key begins with the time, for reading a range of it, and names the stream's partition: partitions belong to one
+# worker at a time, so no two workers write one row. The promotion is the one that the items were scored under, 0 for
+# none, so that a bucket in which the model changed holds the counts of both.
 BUCKETS = Table(
     "buckets",
     METADATA,
@@ -105,6 +106,7 @@ BUCKETS = Table(
     Column("name", Text, primary_key=True),
     Column("stream", Text, primary_key=True),
     Column("partition", Integer, primary_key=True),
+    Column("promotion", Integer, primary_key=True),
     Column("items", BigInteger, nullable=False),
     Column("negatives", BigInteger, nullable=False),
     Column("score", Double, nullable=False),
@@ -248,6 +250,19 @@ PROMOTIONS = Table(
     Column("back_to", Integer),  # number of the promotion that a rollback of this one repeats; null: none
     Column("reason", Text),
     Column("by", Text, nullable=False),
+)
+
+# What a promotion does to the counts of each series, see `monitor.rebase`.
+REBASES = Table(
+    "rebases",
+    METADATA,
+    Column("promotion", Integer, ForeignKey("promotions.number"), primary_key=True),
+    Column("dimension", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("ratio", Double, nullable=False),
+    Column("kept", Double, nullable=False),
+    Column("gained", Double, nullable=False),
+    Column("items", BigInteger, nullable=False),
 )
 
 RETRAININGS = Table(

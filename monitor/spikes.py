@@ -189,6 +189,16 @@ class Detector:
         z, p_value, accounts_for = self.volumes.without(kind, row, by, count, self._gates)
         return Remainder(z >= self.settings.volume_z, p_value, accounts_for)
 
+    def resume(self, series: Series, kind: Kind) -> None:
+        """Have a series be in a spike, if it may alarm so: by other counts of the same news it was found to be."""
+        row = self._rows.get(series)
+        if row is None or not self._gates.allows(kind)[row]:
+            return
+        if kind == "negative_share":
+            self.spells.firing[row] = True
+        else:
+            self.volumes.resume(kind, row)
+
     def _reading(self, series: Series, row: int, window: int) -> Reading:
         p_value, open_p = float(self.least[row]), float(self._opens_at[row])
         severity: Severity | None = None

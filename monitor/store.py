@@ -11,6 +11,7 @@ from monitor.batches import Batches
 from monitor.database import Database, StoreError, StoreUnavailable
 from monitor.models import Models
 from monitor.positions import PositionConflict, Positions
+from monitor.rebase import Row
 from monitor.records import (
     EVERYTHING,
     Alert,
@@ -95,12 +96,21 @@ class Store:
         return self._positions.read(source, partitions)
 
     def commit(
-        self, source: str, entries: Sequence[Entry], positions: Sequence[PositionUpdate], now: datetime
+        self,
+        source: str,
+        entries: Sequence[Entry],
+        positions: Sequence[PositionUpdate],
+        now: datetime,
+        *,
+        promotion: int = 0,
     ) -> list[Entry]:
         """Store a batch, all of it or nothing, and give those of its entries that were new, in their order.
 
         An entry whose item id is stored already, or stands earlier in the batch, is a repeat: it is not counted
         again, though its event time still moves its partition's clock.
+
+        Args:
+            promotion: number of the one that made the model that scored them champion; 0: none is known.
 
         Raises:
             PositionConflict: a partition is not at the offset that its update expects; nothing was written. This
@@ -108,7 +118,7 @@ class Store:
                 both cases go on from `positions`.
             ValueError: an entry's partition has no update in `positions`.
         """
-        return self._batches.store(source, entries, positions, now)
+        return self._batches.store(source, entries, positions, now, promotion)
 
     def touch(self, source: str, partitions: Sequence[int], now: datetime) -> None:
         """Note that these partitions have records waiting, so that their clocks count as active at `now`."""
@@ -122,7 +132,15 @@ class Store:
         self, start: datetime, end: datetime, series: Series | None = None
     ) -> list[tuple[Series, datetime, Counts]]:
         """The counts of a series (None: of every one) in each bucket that starts in [start, end), oldest first."""
-        key = (BUCKETS.c.start, BUCKETS.c.dimension, BUCKETS.c.name)
+        sums: dict[tuple[Series, datetime], Counts] = {}
+        for row in self.bucket_rows(start, end, series):
+            known = sums.get((row.series, row.start))
+            sums[row.series, row.start] = row.counts if known is None else known + row.counts
+        return [(name, at, counts) for (name, at), counts in sums.items()]
+
+    def bucket_rows(self, start: datetime, end: datetime, series: Series | None = None) -> list[Row]:
+        """As `buckets`, apart by the promotion that items were scored under."""
+        key = (BUCKETS.c.start, BUCKETS.c.dimension, BUCKETS.c.name, BUCKETS.c.promotion)
         sums = (sa.func.sum(BUCKETS.c[name]) for name in _COUNTS)
         within = [BUCKETS.c.start >= start, BUCKETS.c.start < end]
         if series is not None:
@@ -130,8 +148,13 @@ class Store:
         query = sa.select(*key, *sums).where(*within).group_by(*key).order_by(*key)
         with self._database.read("read buckets") as connection:
             return [
-                (Series(dimension, name), moment, Counts(int(items), int(negatives), float(score), *map(int, others)))
-                for moment, dimension, name, items, negatives, score, *others in connection.execute(query)
+                Row(
+                    Series(dimension, name),
+                    moment,
+                    promotion,
+                    Counts(int(items), int(negatives), float(score), *map(int, others)),
+                )
+                for moment, dimension, name, promotion, items, negatives, score, *others in connection.execute(query)
             ]
 
     def window_items(

@@ -124,6 +124,10 @@ class Volumes:
         self.spells.advance(opens, self.z <= self._calm_z)
         self._learn(bucket, at.hour)
 
+    def resume(self, kind: VolumeKind, row: int) -> None:
+        """Have a series be in a burst, as it was by other counts of the same news."""
+        self.spells.firing[KINDS.index(kind), row] = True
+
     def readings(self, names: list[Series]) -> list[VolumeReading]:
         """A reading for every kind and series that is in a burst, or just left one."""
         return [

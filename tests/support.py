@@ -1,5 +1,6 @@
 """What several test files use."""
 
+import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -43,3 +44,19 @@ def until(reached: Callable[[], T], within_s: float = 60) -> T:
         assert time.monotonic() < deadline, f"not reached within {within_s} s"
         time.sleep(0.05)
     return result
+
+
+def forget_promotions(old: sqlite3.Connection) -> None:
+    """Make the buckets of a database those of a release before they named a promotion.
+
+    That is in the key, which SQLite cannot change: the table is made anew.
+    """
+    [made] = old.execute("SELECT sql FROM sqlite_master WHERE name = 'buckets'").fetchone()
+    old.execute("ALTER TABLE buckets RENAME TO kept")
+    old.execute(made.replace("promotion INTEGER NOT NULL,", "").replace(", promotion)", ")"))
+    old.execute(
+        "INSERT INTO buckets SELECT start, dimension, name, stream, partition, items, negatives, score, late, "
+        "late_negatives, stories, negative_stories FROM kept"
+    )
+    old.execute("DROP TABLE kept")
+    old.execute("DROP TABLE rebases")

@@ -18,6 +18,7 @@ FOUNDATIONS = {
     "monitor.entities",
     "monitor.label_settings",
     "monitor.labels",
+    "monitor.rebase",
     "monitor.retrain_settings",
     "monitor.retraining",
     "monitor.source_settings",

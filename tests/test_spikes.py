@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from monitor.config import SpikeSettings
+from monitor.config import OverrideSettings, SpikeSettings
 from monitor.records import BUCKET, EVERYTHING, Counts, Reading, Series
 from monitor.spikes import (
     CALIBRATED_RATES,
@@ -96,6 +96,25 @@ def test_it_opens_at_one_p_and_resolves_only_after_half_an_hour_of_calm() -> Non
     resolved = fired.index(False)
     assert 6 <= resolved <= 12 + 6 + 1
     assert not any(fired[resolved:])
+
+
+def test_a_spike_that_is_resumed_goes_on_until_calm_unless_the_series_may_not_alarm() -> None:
+    fired = {}
+    for kinds in (None, ()):
+        muted = () if kinds is None else (OverrideSettings(name=BANKS.name, kinds=kinds),)
+        detector = Detector(SpikeSettings(windows_minutes=(15, 60)), overrides=muted)
+        _feed(detector, DAY, items=10, negatives=2)
+        # More than usual, and less than what would open an alert.
+        readings = _feed(detector, 3, items=10, negatives=5)
+        assert [reading for reading in readings if reading.series == BANKS] == []
+        detector.resume(BANKS, "negative_share")
+        fired[kinds] = [
+            any(one.firing for one in detector.update(_bucket({BANKS: (10, 2)})) if one.series == BANKS)
+            for _ in range(20)
+        ]
+    assert fired[None][0]
+    assert not fired[None][-1]
+    assert not any(fired[()])
 
 
 def test_leaving_a_spike_is_read_once_and_then_no_more() -> None:

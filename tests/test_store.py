@@ -18,6 +18,7 @@ from alembic.runtime.migration import MigrationContext
 from monitor.records import EVERYTHING, Series
 from monitor.schema import METADATA
 from monitor.store import PositionConflict, Store, StoreError, StoreUnavailable
+from tests.support import forget_promotions
 from tests.test_store_batches import (
     ACME,
     BANKS,
@@ -371,6 +372,7 @@ def test_what_an_older_release_stored_counts_each_item_as_a_story(tmp_path: Path
     with Store(url) as store:
         store.commit(NEWS, [entry("a"), entry("b", score=0.5), entry("c", late=True)], [moved(3)], NOW)
     with sqlite3.connect(tmp_path / "old.db") as old:
+        forget_promotions(old)
         for table, column in (
             ("items", "copy"),
             ("items", "negative"),
