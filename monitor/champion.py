@@ -18,7 +18,9 @@ from monitor.model.checkpoint import DEFAULT, WEIGHTS_FILE, file_hashes, read
 from monitor.model.encoder import CheckpointError
 from monitor.model.scorer import TOPIC, Scorer, open_scorer
 from monitor.models import Model, Models, Promotion, fingerprint
+from monitor.rebase import Rebase, rebases
 from monitor.records import MonitorError
+from monitor.retraining import Comparison
 from monitor.store import Store, StoreError
 
 log = logging.getLogger(__name__)
@@ -90,6 +92,42 @@ def check_fit(model: Model, settings: Settings) -> None:
     """
     verify(model)
     follow(settings, read(model.folder).info.tasks[TOPIC])
+
+
+def compare(
+    store: Store, model: Model, seen: Promotion | None, settings: Settings, *, items: int, notify: Notify
+) -> list[Rebase]:
+    """What becomes of counts if a model takes over from the champion that was `seen`, None: from the shipped one.
+
+    It scores the newest of the stored items that the champion has scored, at most so many; of none, nothing is known.
+
+    Raises:
+        CheckpointError, ScorerError: the model cannot be used.
+    """
+    before = read(DEFAULT).info.version if seen is None else seen.version
+    said = store.newest_scored(before, items) if items and before != model.version else []
+    if not said:
+        return []
+    scorer = _opened(replace(settings.model, path=str(model.folder)), notify)
+    compared = [
+        Comparison(
+            item=old.item.id,
+            event_at=event_at,
+            before_topic=old.topic,
+            after_topic=new.topic,
+            before_sentiment=old.sentiment,
+            after_sentiment=new.sentiment,
+            before_negative=negative,
+            after_negative=new.sentiment_probs["negative"] >= settings.spikes.negative_from,
+            before_confidence=max(old.sentiment_probs.values()),
+            after_confidence=max(new.sentiment_probs.values()),
+        )
+        for (old, event_at, negative), new in zip(said, scorer.score([old.item for old, *_ in said]), strict=True)
+    ]
+    entities: dict[str, list[str]] = {}
+    for item, name in store.entities_of([one.item for one in compared]):
+        entities.setdefault(item, []).append(name)
+    return rebases(compared, entities)
 
 
 def named_model(settings: Settings, notify: Notify) -> ModelSettings:

@@ -4,6 +4,7 @@ import getpass
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from monitor.output import Misuse, note, print_table
 
 if TYPE_CHECKING:
     from monitor.models import Model, Promotion
+    from monitor.rebase import Rebase
     from monitor.store import Store
 
 app = typer.Typer(
@@ -25,6 +27,13 @@ app = typer.Typer(
 _HEAD = ("version", "parent", "added", "champion since", "files", "folder", "note")
 
 VersionArgument = Annotated[str, typer.Argument(help="Version of a model, as `models list` shows it.")]
+OverlapOption = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="How many of the newest stored items it scores, to know how it compares with the champion; 0: none.",
+    ),
+]
 ReasonOption = Annotated[str | None, typer.Option(help="Why, for the record.")]
 
 
@@ -74,9 +83,14 @@ def add(
 
 
 @app.command()
-def promote(version: VersionArgument, reason: ReasonOption = None, config_path: ConfigOption = None) -> None:
-    """Make a model the champion."""
-    from monitor.champion import check_fit
+def promote(
+    version: VersionArgument,
+    reason: ReasonOption = None,
+    overlap: OverlapOption = 2_000,
+    config_path: ConfigOption = None,
+) -> None:
+    """Make a model the champion, and what is usual what it would have been under it."""
+    from monitor.champion import check_fit, compare
     from monitor.store import Store
 
     settings = config.load(config_path)
@@ -85,20 +99,25 @@ def promote(version: VersionArgument, reason: ReasonOption = None, config_path: 
         if seen is not None and seen.version == version:
             raise Misuse(f"model {version!r} is the champion since {_at(seen.promoted_at)}; give another")
         check_fit(model, settings)
-        _tell(store.models.promote(version, seen=seen, at=datetime.now(UTC), by=_person(), reason=reason), settings)
+        known = compare(store, model, seen, settings, items=overlap, notify=note)
+        at, by = datetime.now(UTC), _person()
+        _tell(store.models.promote(version, seen=seen, at=at, by=by, reason=reason, rebases=known), known, settings)
 
 
 @app.command()
-def rollback(reason: ReasonOption = None, config_path: ConfigOption = None) -> None:
+def rollback(reason: ReasonOption = None, overlap: OverlapOption = 2_000, config_path: ConfigOption = None) -> None:
     """Make the champion before this one the champion again."""
-    from monitor.champion import check_fit
+    from monitor.champion import check_fit, compare
     from monitor.store import Store
 
     settings = config.load(config_path)
     with Store(settings.store.url) as store:
         seen = store.models.champion()
-        check_fit(store.models.get(store.models.before(seen).version), settings)
-        _tell(store.models.roll_back(seen=seen, at=datetime.now(UTC), by=_person(), reason=reason), settings)
+        model = store.models.get(store.models.before(seen).version)
+        check_fit(model, settings)
+        known = compare(store, model, seen, settings, items=overlap, notify=note)
+        at, by = datetime.now(UTC), _person()
+        _tell(store.models.roll_back(seen=seen, at=at, by=by, reason=reason, rebases=known), known, settings)
 
 
 def _known(store: "Store", version: str) -> "Model":
@@ -110,9 +129,13 @@ def _known(store: "Store", version: str) -> "Model":
         raise Misuse(str(error)) from error
 
 
-def _tell(promotion: "Promotion", settings: config.Settings) -> None:
+def _tell(promotion: "Promotion", known: "Sequence[Rebase]", settings: config.Settings) -> None:
     before = f"in place of {promotion.previous}" if promotion.previous else "the first"
     sys.stdout.write(f"model {promotion.version} is the champion, {before}\n")
+    if known:
+        note(f"what is usual becomes what it is by {known[0].items:,} items that both models have scored")
+    else:
+        note("nothing is known of how it compares, so what is usual changes as items come in")
     note(f'daemons with model.path = "champion" take it up within about {settings.model.check_s:g} seconds')
 
 

@@ -19,6 +19,7 @@ from monitor.records import (
     Entry,
     PartitionClock,
     PositionUpdate,
+    Scored,
     Series,
     StoredItem,
     bucket_start,
@@ -30,6 +31,7 @@ from monitor.schema import (
     ITEM_ENTITIES,
     ITEMS,
     alert_row,
+    scored_of,
 )
 from monitor.stored_deliveries import StoredDeliveries, read_alerts
 from monitor.stored_labels import StoredLabels
@@ -219,6 +221,13 @@ class Store:
         query = sa.select(ITEMS.c.model).where(_within(series, start, end)).distinct().order_by(ITEMS.c.model)
         with self._database.read("read the models of a window") as connection:
             return tuple(connection.scalars(query))
+
+    def newest_scored(self, model: str, limit: int) -> list[tuple[Scored, datetime, bool]]:
+        """What a model said of the newest items that it scored: with their event time, and whether negative."""
+        query = sa.select(ITEMS).where(ITEMS.c.model == model).order_by(ITEMS.c.event_at.desc(), ITEMS.c.id)
+        with self._database.read("read what a model said") as connection:
+            rows = connection.execute(query.limit(limit)).mappings()
+            return [(scored_of(row), row["event_at"], row["negative"]) for row in rows]
 
     def recent_stories(self, since: datetime) -> list[tuple[str, str, datetime]]:
         """(title, story, event time) of every item since, oldest first: what an index of stories is rebuilt from."""

@@ -3,14 +3,21 @@
 import getpass
 import shutil
 import subprocess
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from monitor.config import load
 from monitor.model import checkpoint
+from monitor.model.scorer import open_scorer
+from monitor.records import EVERYTHING, Entry, NewsItem, PositionUpdate, Series
+from monitor.store import Store
 from tests import tiny_model
 from tests.test_cli import _run
 
+START = datetime(2026, 3, 10, 12, tzinfo=UTC)
 SHIPPED = checkpoint.read("default").info.version
 
 
@@ -83,6 +90,37 @@ def test_models_are_added_listed_promoted_and_rolled_back(config: Path, trained:
     again = _run("models", "rollback", "--config", config)
     assert again.returncode == 1
     assert f"there is no champion to go back to in the registry of sqlite:///{config.parent}/news.db" in again.stderr
+
+
+def test_a_promotion_by_hand_scores_stored_items_to_know_what_becomes_of_counts(config: Path, trained: Path) -> None:
+    titles = [f"Bank {n} posts {'a record loss' if n % 3 else 'strong growth'} in year {n}" for n in range(60)]
+    settings = load(config)
+    shipped = open_scorer(replace(settings.model, path="default"))
+    news = [NewsItem(f"{n}", title, START + timedelta(minutes=n)) for n, title in enumerate(titles)]
+    with Store(settings.store.url) as store:
+        entries = [
+            Entry(scored, 0, n, scored.item.published_at, f"{n}", settings.spikes.negative_from, ("Bank",))
+            for n, scored in enumerate(shipped.score(news))
+        ]
+        store.commit("news", entries, [PositionUpdate(0, None, len(entries))], START)
+    _done(_run("models", "add", trained, "--config", config))
+    one = checkpoint.read(trained).info.version
+    promoted = _run("models", "promote", one, "--config", config, "--overlap", "50")
+    assert "what is usual becomes what it is by 50 items that both models have scored" in promoted.stderr
+    after = open_scorer(replace(settings.model, path=str(trained))).score(news[-50:])
+    negative = [scored.sentiment_probs["negative"] >= settings.spikes.negative_from for scored in after]
+    was = [entry.negative for entry in entries[-50:]]
+    assert 0 < sum(was) < 50
+    kept = sum(now and before for now, before in zip(negative, was, strict=True))
+    with Store(settings.store.url) as store:
+        shift = store.models.scale(1).shift(EVERYTHING, 0)
+        bank = store.models.scale(1).shift(Series("entity", "Bank"), 0)
+    assert shift.kept == pytest.approx((kept + 1) / (sum(was) + 1))
+    assert shift.gained == pytest.approx((sum(negative) - kept) / (50 - sum(was) + 1))
+    assert bank.ratio == 1
+    _done(_run("models", "add", "default", "--config", config))
+    unknown = _run("models", "promote", SHIPPED, "--config", config)
+    assert "nothing is known of how it compares, so what is usual changes as items come in" in unknown.stderr
 
 
 def test_a_folder_that_was_changed_is_listed_as_such_and_not_promoted(

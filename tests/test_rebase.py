@@ -36,7 +36,7 @@ from tests.support import forget_promotions
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 DAY = timedelta(days=1)
-SWAP = START + timedelta(days=21, minutes=2)
+SWAP = START + timedelta(days=14, minutes=2)
 TOPICS = tuple(f"Topic {letter}" for letter in "ABCDEFGHIJKL")
 SETTINGS = Settings(
     trends=TrendSettings(lateness_s=60, idle_after_s=30), watchlist=(EntitySettings(name="Harrowgate"),)
@@ -129,7 +129,7 @@ def _adopt(engine: Engine, scorer: ToneScorer, promotion: int) -> None:
 
 @pytest.fixture(scope="module")
 def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database after three weeks under the champion."""
+    """A database after two weeks under the champion."""
     path = tmp_path_factory.mktemp("history") / "monitor.db"
     with Store(f"sqlite:///{path}") as store:
         for scorer in (CHAMPION, CHALLENGER):
@@ -247,7 +247,7 @@ def test_a_true_spike_right_after_the_swap_alerts_as_soon_as_without_one(
 def test_a_rollback_raises_no_alert_and_a_true_spike_after_it_does(
     store: Store, unchanged: dict[Series, datetime]
 ) -> None:
-    #  three weeks  | a day       | half a day
+    #  two weeks    | a day       | half a day
     #  champion     | challenger  | champion, with a spike
     engine, feed = _engine(store, CHAMPION, 1), Feed(store)
     _adopt(engine, CHALLENGER, _promote(store, "two", OVERLAP))
