@@ -27,7 +27,7 @@ from transformers import (
 
 from monitor.config import ModelSettings
 from monitor.model import checkpoint
-from monitor.model.encoder import Lora, add_adapters, find_encoder, load_encoder, read_pad_id
+from monitor.model.encoder import Lora, add_adapters, encoder_sha256, find_encoder, load_encoder, read_pad_id
 from monitor.model.network import MISSING, MultiTaskNetwork
 from monitor.model.scorer import open_scorer
 from monitor.model.text import open_tokenizer, pad
@@ -46,7 +46,7 @@ def fit(data: Dataset, folder: Path, options: Options, report_to: Sequence[str] 
         report_to: where the Trainer shall report to as well, e.g. `tensorboard` or `wandb`.
 
     Raises:
-        CheckpointError: the encoder cannot be used.
+        CheckpointError: the encoder, or the checkpoint to start from, cannot be used.
         ValueError: `folder` holds a run with other options or data, or an option or reporter cannot be had here.
     """
     _claim(folder, data, options)
@@ -59,6 +59,8 @@ def fit(data: Dataset, folder: Path, options: Options, report_to: Sequence[str] 
         add_adapters(network, lora, options.dropout)
     else:
         _freeze(encoder, options.frozen)
+    if options.start:
+        _begin_with(checkpoint.read(options.start), network, data, options)
     pad_id = read_pad_id(encoder_folder)
     objective = Objective(
         network,
@@ -138,6 +140,25 @@ def fit(data: Dataset, folder: Path, options: Options, report_to: Sequence[str] 
     trainer.aggregator = _aggregator(options.conflicts)
     trainer.train(resume_from_checkpoint=last_save(folder))
     return objective.finish()
+
+
+def _begin_with(start: checkpoint.Checkpoint, network: MultiTaskNetwork, data: Dataset, options: Options) -> None:
+    """Give the network the weights of a checkpoint, if what is trained and stored of it is the same in both."""
+    info, frozen = start.info, () if options.lora_rank else options.frozen
+    same = {
+        "tasks": (dict(info.tasks), dict(data.tasks)),
+        "encoder": (info.encoder_sha256, encoder_sha256(find_encoder(options.encoder))),
+        "sharing": (info.sharing, options.sharing),
+        "adapters": (info.lora, adapters(options)),
+        "frozen": (set(info.frozen), set(frozen)),
+    }
+    for what, (theirs, ours) in same.items():
+        if theirs != ours:
+            raise ValueError(
+                f"start: {start.folder} has {what} {theirs!s:.200}, the options and data have {ours!s:.200}; begin "
+                "with a checkpoint that was trained in the same way, or leave start out"
+            )
+    checkpoint.load_weights(start, network)
 
 
 def _taught(data: Dataset, options: Options, folder: Path) -> NDArray[np.float16]:

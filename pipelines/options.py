@@ -40,6 +40,8 @@ class Options:
 
     Attributes:
         encoder: `minilm`, a folder, or a name on the Hugging Face hub.
+        start: a checkpoint whose weights training begins with, of the same tasks, encoder, sharing, adapters and
+            frozen parts. `default` is the shipped model; None begins with the bare encoder.
         tasks: the tasks that are told anything of; those of the data are learned in any case. Topics are the harder
             task, with 20 classes; without a weight the encoder serves sentiment at their expense.
         sharing: what the tasks share, see `MultiTaskNetwork`.
@@ -71,6 +73,7 @@ class Options:
     """
 
     encoder: str = "minilm"
+    start: str | None = None
     tasks: Mapping[str, TaskOptions] = field(default_factory=lambda: {"topic": TaskOptions(weight=2.5)})
     sharing: Sharing = "shared"
     weighting: Weighting = "static"
@@ -117,8 +120,11 @@ class Options:
         return TypeAdapter(Options).dump_python(self, mode="json")  # type: ignore[no-any-return]
 
 
-def read(path: Path | None, given: Mapping[str, Any]) -> Options:
+def read(path: Path | None, given: Mapping[str, Any], unset: Mapping[str, Any] | None = None) -> Options:
     """The options in a TOML file, those in `given` in their place; without a file, the defaults.
+
+    Args:
+        unset: what takes the place of a default where the file says nothing.
 
     Raises:
         OptionsError: the file cannot be read, is not TOML, or holds a wrong key or value.
@@ -132,7 +138,7 @@ def read(path: Path | None, given: Mapping[str, Any]) -> Options:
         except ValueError as error:
             raise OptionsError(f"{path}: not TOML: {error}") from error
     try:
-        return TypeAdapter(Options).validate_python({**content, **given})
+        return TypeAdapter(Options).validate_python({**(unset or {}), **content, **given})
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))

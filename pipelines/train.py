@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import numpy as np
 import typer
@@ -22,7 +22,10 @@ from pipelines.dataset import Dataset
 from pipelines.learning import adapters, fit, is_first_process
 from pipelines.options import Options
 
-_OBSERVED_TEXTS = 2_000
+RUN: Final = "run"
+"""The folder in a checkpoint's that holds what training needs to go on after a kill."""
+
+_OBSERVED_TEXTS: Final = 2_000
 
 
 def train(
@@ -30,19 +33,26 @@ def train(
 ) -> ModelInfo | None:
     """Fit a model, write it to `output` as a checkpoint, calibrate it, and measure it as it is read back.
 
-    Calibrated means two things here, both on the development set: a temperature for each task, so that a probability
-    tells how often the answer is right, and the ranges of the encoder's activations, so that it can run in int8.
     What the run needs to go on after a kill stays in `output`/run. Under `torchrun`, the first process writes, and
     for the others there is nothing to return.
 
     Raises:
-        CheckpointError: the encoder cannot be used.
+        CheckpointError: the encoder, or the checkpoint to start from, cannot be used.
         ValueError: `output` holds a run with other options or data, or an option cannot be had here.
     """
-    network = fit(data, output / "run", options, report_to)
+    if learn(data, output, options, trained_on, report_to) is None:
+        return None
+    return calibrate(data, output, options)
+
+
+def learn(
+    data: Dataset, output: Path, options: Options, trained_on: date, report_to: tuple[str, ...] = ()
+) -> ModelInfo | None:
+    """Fit a model and write it to `output` as a checkpoint that is not calibrated yet; else as `train`."""
+    network = fit(data, output / RUN, options, report_to)
     if not is_first_process():
         return None
-    info = checkpoint.save(
+    return checkpoint.save(
         output,
         network,
         data.tasks,
@@ -58,6 +68,14 @@ def train(
             "removed_from_train": dict(data.removed),
         },
     )
+
+
+def calibrate(data: Dataset, output: Path, options: Options) -> ModelInfo:
+    """Calibrate what `learn` wrote to `output`, and measure it.
+
+    Calibrated means two things here, both on the development set: a temperature for each task, so that a probability
+    tells how often the answer is right, and the ranges of the encoder's activations, so that it can run in int8.
+    """
     saved = checkpoint.read(output)
     texts = data.development["text"].sample(frac=1, random_state=options.seed)[:_OBSERVED_TEXTS].tolist()
     info = checkpoint.add_ranges(saved, quantize.observe(checkpoint.load_network(saved), saved, texts))

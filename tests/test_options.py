@@ -30,7 +30,7 @@ def test_options_are_plain_enough_for_json_and_come_back():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("epoch = 3", r"options\.toml: epoch: .*; the options are encoder, tasks, sharing"),
+        ("epoch = 3", r"options\.toml: epoch: .*; the options are encoder, start, tasks"),
         ("epochs = -1", r"options\.toml: epochs: Input should be greater than 0, found -1"),
         ('weighting = "best"', r"weighting: Input should be 'static', 'uncertainty' or 'dwa', found 'best'"),
         ('conflicts = "mgda"', r"conflicts: Input should be 'upgrad' or 'pcgrad'"),

@@ -207,6 +207,37 @@ def test_any_number_of_tasks_is_learned_alone_too(data, options, tmp_path):
         open_scorer(ModelSettings(path=str(tmp_path)))
 
 
+@pytest.mark.parametrize("change", [{}, {"lora_rank": 0}], ids=["adapters", "whole"])
+def test_training_begins_with_the_weights_of_another_model(data, options, tmp_path, change):
+    way = replace(options, **change)
+    train.train(data, tmp_path / "first", replace(way, epochs=2), TODAY)
+    still = replace(way, start=str(tmp_path / "first"), epochs=0.02, learning_rate=1e-12, head_learning_rate=1e-12)
+
+    train.train(data, tmp_path / "second", still, TODAY)
+
+    first, second = (
+        checkpoint.load_network(checkpoint.read(tmp_path / name)).state_dict() for name in ("first", "second")
+    )
+    for name, values in first.items():
+        np.testing.assert_allclose(second[name].numpy(), values.numpy(), atol=1e-3, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"lora_rank": 2}, "adapters Lora"),
+        ({"lora_rank": 0}, "adapters Lora"),
+        ({"sharing": "fused"}, "sharing shared"),
+    ],
+    ids=str,
+)
+def test_a_model_that_was_trained_in_another_way_is_nothing_to_begin_with(
+    trained, data, options, tmp_path, change, what
+):
+    with pytest.raises(ValueError, match=rf"start: .*trained\d* has {what}.*, the options and data have"):
+        learning.fit(data, tmp_path, replace(options, start=str(trained), **change))
+
+
 def test_a_teacher_is_part_of_what_is_learned(trained, data, options, tmp_path):
     unlabelled = data.train.copy()
     unlabelled["sentiment"] = MISSING

@@ -154,12 +154,24 @@ def load_network(checkpoint: Checkpoint) -> "MultiTaskNetwork":
     """
     from monitor.model.network import MultiTaskNetwork
 
-    info, file = checkpoint.info, checkpoint.folder / WEIGHTS_FILE
-    _check_hash(checkpoint.encoder_folder, encoder_sha256(checkpoint.encoder_folder), info.encoder_sha256)
-    weights, _ = _read_weights(checkpoint)
+    info = checkpoint.info
     network = MultiTaskNetwork(load_encoder(checkpoint.encoder_folder), info.tasks, info.sharing)
     if info.lora:
         add_adapters(network, info.lora)
+    load_weights(checkpoint, network)
+    merge_adapters(network)
+    return network.requires_grad_(False).eval()
+
+
+def load_weights(checkpoint: Checkpoint, network: "MultiTaskNetwork") -> None:
+    """Give a network the checkpoint's weights: one on the same encoder, with the same tasks, sharing and adapters.
+
+    Raises:
+        CheckpointError: the weights or the encoder are not those that the checkpoint describes.
+    """
+    info, file = checkpoint.info, checkpoint.folder / WEIGHTS_FILE
+    _check_hash(checkpoint.encoder_folder, encoder_sha256(checkpoint.encoder_folder), info.encoder_sha256)
+    weights, _ = _read_weights(checkpoint)
     wanted = _stored(network, info.lora, info.frozen)
     if missing := sorted(wanted.keys() - weights.keys()):
         raise CheckpointError(f"{file}: lacks {_some(missing)}, which {INFO_FILE} beside it calls for")
@@ -173,8 +185,6 @@ def load_network(checkpoint: Checkpoint) -> "MultiTaskNetwork":
             )
         state[key] = weights[name].to(state[key].dtype)
     network.load_state_dict(state)
-    merge_adapters(network)
-    return network.requires_grad_(False).eval()
 
 
 def has_ranges(checkpoint: Checkpoint) -> bool:
