@@ -33,6 +33,9 @@ class RetrainSettings:
         description="what is learned beside the labels, so that nothing is forgotten: CSV or JSON Lines with columns "
         "`text`, `topic`, `sentiment`, or the folder of the public sets",
     )
+    base_headlines: bool = Field(
+        default=True, description="whether SEntFiN is learned too, where `base_data` is the folder of the public sets"
+    )
     base_ratio: float = Field(
         default=3.0, ge=0, description="most texts of `base_data` to each labelled one, drawn anew each time"
     )

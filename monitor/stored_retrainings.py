@@ -62,14 +62,17 @@ class StoredRetrainings:
             raise RetrainingRuns(self._refusal(self.running() or self.get(begun.number), now))
         return begun
 
-    def claim(self, retraining: Retraining, *, by: str, now: datetime) -> Retraining:
+    def claim(self, retraining: Retraining, *, by: str, now: datetime, gone: bool = False) -> Retraining:
         """Go on with one whose process is silent, or which is `by`'s own.
+
+        Args:
+            gone: whether its process is known to have ended, so that its silence need not be waited for.
 
         Raises:
             RetrainingRuns: its process was heard of within `SILENT_AFTER`.
             LostRetraining: it has ended, or another process claimed it meanwhile.
         """
-        if retraining.by != by and now - retraining.seen_at < SILENT_AFTER:
+        if not gone and retraining.by != by and now - retraining.seen_at < SILENT_AFTER:
             raise RetrainingRuns(self._refusal(retraining, now))
         self._update(retraining, by=by, seen_at=now)
         return replace(retraining, by=by, seen_at=now)

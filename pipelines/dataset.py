@@ -111,8 +111,8 @@ def headlines(folder: Path, tasks: Mapping[str, tuple[str, ...]]) -> pd.DataFram
         DatasetError: the file is absent or not as expected.
     """
     rows, _ = _headlines(folder / HEADLINES, tasks)
-    agreed = rows.groupby(_keys(rows))[SENTIMENT].transform("nunique").eq(1)
-    return rows[agreed & ~_keys(rows).duplicated() & rows["text"].ne("")].reset_index(drop=True)
+    agreed = rows.groupby(keys(rows))[SENTIMENT].transform("nunique").eq(1)
+    return rows[agreed & ~keys(rows).duplicated() & rows["text"].ne("")].reset_index(drop=True)
 
 
 def load_table(
@@ -158,13 +158,22 @@ def load_table(
         held_out = _numbered(validation, _table(validation).reindex(columns=["text", *tasks], fill_value=""), tasks)
         sha256[validation.name] = _sha256(validation)
     else:
-        held_out = rows[~_keys(rows).duplicated()].sample(frac=0.1, random_state=seed)
+        held_out = rows[~keys(rows).duplicated()].sample(frac=0.1, random_state=seed)
     by_task = {task: held_out[held_out[task].ne(MISSING)].reset_index(drop=True) for task in tasks}
     if empty := [task for task, kept in by_task.items() if kept.empty]:
         raise DatasetError(
             f"{validation or path}: no text with a label of {empty[0]!r} to measure on; give more rows"
         )
     return _assembled(tasks, rows, by_task, removed={}, sha256=sha256, seed=seed, development_share=development_share)
+
+
+def read_table(path: Path, tasks: Mapping[str, tuple[str, ...]]) -> pd.DataFrame:
+    """A table of one's own as rows of a `Dataset` of these tasks, as they stand there; other columns are not read.
+
+    Raises:
+        DatasetError: the file is absent or not as expected.
+    """
+    return _numbered(path, _table(path).reindex(columns=["text", *tasks], fill_value=""), tasks)
 
 
 def _table(path: Path) -> pd.DataFrame:
@@ -222,11 +231,11 @@ def _assembled(
     development_share: float,
 ) -> Dataset:
     """Rows to train on without those of the validation sets and without repeats, and the development set cut out."""
-    held_out = set().union(*(_keys(rows) for rows in validation.values()))
+    held_out = set().union(*(keys(rows) for rows in validation.values()))
     for task in tasks:
-        leaked = joined[task].ne(MISSING) & _keys(joined).isin(held_out)
+        leaked = joined[task].ne(MISSING) & keys(joined).isin(held_out)
         removed[f"{task}: text stands in validation"] = int(leaked.sum())
-    joined = joined[~_keys(joined).isin(held_out)]
+    joined = joined[~keys(joined).isin(held_out)]
     removed["no text left after cleaning"] = int(joined["text"].eq("").sum())
     joined = joined[joined["text"].ne("")]
     merged = _merge_duplicates(joined, tasks)
@@ -235,7 +244,7 @@ def _assembled(
     removed["without a label, or its rows contradict each other"] = int(unlabelled.sum())
     merged = merged[~unlabelled].reset_index(drop=True)
 
-    development = _stratified(merged, tasks, development_share, seed)
+    development = stratified(merged, tasks, development_share, seed)
     train = merged.drop(development.index).reset_index(drop=True)
     development = development.reset_index(drop=True)
     sha256["set"] = _table_hash(train, development, *validation.values())
@@ -309,7 +318,8 @@ def _absent(path: Path, error: OSError) -> DatasetError:
     )
 
 
-def _keys(rows: pd.DataFrame) -> pd.Series:
+def keys(rows: pd.DataFrame) -> pd.Series:
+    """What texts are compared by: letter case does not count."""
     return rows["text"].str.casefold()
 
 
@@ -320,15 +330,15 @@ def _merge_duplicates(rows: pd.DataFrame, tasks: Mapping[str, tuple[str, ...]]) 
         given = labels[labels.ne(MISSING)].unique()
         return int(given[0]) if len(given) == 1 else MISSING
 
-    keys = _keys(rows)
-    repeated = keys.duplicated(keep=False)
-    merged = rows[~keys.duplicated()].set_index(keys[~keys.duplicated()])
+    by = keys(rows)
+    repeated = by.duplicated(keep=False)
+    merged = rows[~by.duplicated()].set_index(by[~by.duplicated()])
     for task in tasks:
-        merged.update(rows[repeated].groupby(keys[repeated], sort=False)[task].agg(agreed))
+        merged.update(rows[repeated].groupby(by[repeated], sort=False)[task].agg(agreed))
     return merged.astype(dict.fromkeys(tasks, "int64"))
 
 
-def _stratified(rows: pd.DataFrame, tasks: Mapping[str, tuple[str, ...]], share: float, seed: int) -> pd.DataFrame:
+def stratified(rows: pd.DataFrame, tasks: Mapping[str, tuple[str, ...]], share: float, seed: int) -> pd.DataFrame:
     """`share` of the rows of every combination of labels."""
     return rows.groupby(list(tasks), sort=True).sample(frac=share, random_state=seed).sort_index()
 
