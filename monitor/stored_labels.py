@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import sqlalchemy as sa
 
@@ -17,6 +17,8 @@ _IDS: Final = 500  # in one statement, well below every database's limit of para
 _ROWS: Final = 2_000  # held in memory of a long reading
 _MICROSECOND: Final = timedelta(microseconds=1)
 _Probs = Mapping[Task, Mapping[str, float]]
+_Place = tuple[str, Task, str]
+"""Item, task and person: what one label at a time stands for."""
 
 
 class OpenItem(NamedTuple):
@@ -50,7 +52,8 @@ class StoredLabels:
         """Store labels, and with them where the stream `source` stands, all of it or nothing.
 
         A label is a repeat where it was stored before: the same person's, of the same item and task, at the same
-        time; or, if it came without a time, where it is what that person says already.
+        time; or, if it came without a time, where it is what that person says already. Without a time it counts as
+        said at `now`, and after all that its person had said.
 
         Returns:
             Those that were new, with their times, and the repeats.
@@ -137,10 +140,10 @@ class StoredLabels:
                     found[item] = {"topic": topic, "sentiment": sentiment}
         return found
 
-    def _said(self, connection: sa.Connection, item_ids: Iterable[str]) -> dict[tuple[str, Task, str], str]:
-        """What each person says of these items, by item, task and person."""
+    def _said(self, connection: sa.Connection, item_ids: Iterable[str]) -> dict[_Place, tuple[datetime, str]]:
+        """Since when each person says what of these items."""
         return {
-            (label.item, label.task, label.who): label.label
+            _place(label): (cast(datetime, label.at), label.label)
             for ids in _chunks(sorted(item_ids))
             for label in _newest(connection.execute(_BY_AGE.where(LABELS.c.item.in_(ids))))
         }
@@ -152,20 +155,23 @@ _BY_AGE: Final = sa.select(*(LABELS.c[name] for name in Label.__dataclass_fields
 
 
 def _rows(
-    labels: Sequence[Label], said: dict[tuple[str, Task, str], str], now: datetime
+    labels: Sequence[Label], said: dict[_Place, tuple[datetime, str]], now: datetime
 ) -> tuple[list[dict[str, Any]], list[Label]]:
     """The labels as rows, less those without a time that say again what their person says; and these."""
     rows: list[dict[str, Any]] = []
     repeated: list[Label] = []
     for turn, label in enumerate(labels):
-        at = label.at
+        at, place = label.at, _place(label)
+        since, before = said.get(place, (None, None))
         if at is None:
-            place = (label.item, label.task, label.who)
-            if said.get(place) == label.label:
+            if before == label.label:
                 repeated.append(label)
                 continue
-            said[place] = label.label
             at = now + turn * _MICROSECOND  # one after the other, so that A, B, A ends with A
+            if since is not None and since >= at:  # by a clock that is ahead of this one, see `labels.AHEAD`
+                at = since + _MICROSECOND
+        if since is None or at >= since:
+            said[place] = at, label.label
         rows.append(
             {
                 "item": label.item,
@@ -193,7 +199,11 @@ def _problem(label: Label, probs: Mapping[str, _Probs]) -> RecordError | None:
 def _newest(rows: Iterable[sa.Row[Any]]) -> list[Label]:
     """The last of each person's labels for each item and task, of rows by age."""
     labels = (Label(**row._mapping) for row in rows)
-    return list({(label.item, label.task, label.who): label for label in labels}.values())
+    return list({_place(label): label for label in labels}.values())
+
+
+def _place(label: Label) -> _Place:
+    return label.item, label.task, label.who
 
 
 def _open(since: datetime) -> sa.ColumnElement[bool]:

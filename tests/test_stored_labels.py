@@ -84,6 +84,28 @@ class LabelContract:
         assert ([label.label for label in stored], repeated) == (["positive", "neutral"], [given("positive")])
         assert [label.label for label in store.labels.standing()] == ["neutral"]
 
+    def test_a_label_without_a_time_counts_after_what_its_person_said_before_it_in_the_same_batch(
+        self, store: Store
+    ) -> None:
+        store.labels.add([given("neutral", hour=1)], NOW)
+        stored, repeated = store.labels.add([given("positive", hour=2), given("neutral")], NOW)
+        assert ([label.label for label in stored], repeated) == (["positive", "neutral"], [])
+        assert [label.label for label in store.labels.standing()] == ["neutral"]
+        later = NOW + timedelta(minutes=1)
+        again = [given("negative", hour=1), given("neutral"), replace(given("positive"), at=later), given("positive")]
+        stored, repeated = store.labels.add(again, later)
+        assert ([label.label for label in stored], repeated) == (
+            ["negative", "positive"],
+            [given("neutral"), given("positive")],
+        )
+
+    def test_a_label_without_a_time_counts_after_one_by_a_clock_that_is_ahead(self, store: Store) -> None:
+        ahead = replace(given("negative"), at=NOW + timedelta(minutes=4))
+        store.labels.add([ahead], NOW)
+        stored, _ = store.labels.add([given("neutral"), given("positive")], NOW + timedelta(minutes=1))
+        assert [label.label for label in stored] == ["neutral", "positive"]
+        assert [label.label for label in store.labels.standing()] == ["positive"]
+
     def test_several_people_may_disagree(self, store: Store) -> None:
         store.labels.add([given("neutral", who=who, hour=9) for who in ("Ada", "Bob")], NOW)
         store.labels.add([given("negative", who="Cleo", hour=9)], NOW)
