@@ -96,11 +96,12 @@ class StoredLabels:
     def labelled(self) -> list[LabelledItem]:
         """Every item that was labelled, with what stands of its labels, by id."""
         with self._database.read("read what was labelled") as connection:
+            # The items first: other workers may label more meanwhile, and no item is without a label.
+            items = connection.execute(sa.select(LABELLED_ITEMS).order_by(LABELLED_ITEMS.c.id)).mappings().all()
             labels: dict[str, list[Label]] = {}
             for label in _newest(connection.execute(_BY_AGE)):
                 labels.setdefault(label.item, []).append(label)
-            rows = connection.execute(sa.select(LABELLED_ITEMS).order_by(LABELLED_ITEMS.c.id)).mappings()
-            return [LabelledItem(scored_of(row), row["story"], tuple(labels[row["id"]])) for row in rows]
+            return [LabelledItem(scored_of(item), item["story"], tuple(labels[item["id"]])) for item in items]
 
     def newest_item_at(self) -> datetime | None:
         """The event time of the newest item; None: there is none."""

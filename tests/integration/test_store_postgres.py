@@ -99,6 +99,23 @@ class TestLabelsOnPostgres(LabelContract):
             assert sum(len(future.result()[0]) for future in both) == len(labels)
         assert len(history(store)) == len(labels)
 
+    def test_what_was_labelled_can_be_read_while_another_worker_labels_more(self, store: Store, url: str) -> None:
+        store.labels.add([given("neutral", hour=9)], NOW)
+        with Store(url) as other:
+            more = [given("neutral", item="b", hour=9)]
+
+            def label_more(_c: object, _cursor: object, sql: str, *_: object) -> None:
+                if more and "FROM label" in sql:
+                    other.labels.add([more.pop()], NOW)
+
+            # Other statements of that transaction see what is stored by then.
+            sa.event.listen(sa.Engine, "after_cursor_execute", label_more)
+            try:
+                labelled = store.labels.labelled()
+            finally:
+                sa.event.remove(sa.Engine, "after_cursor_execute", label_more)
+        assert [(item.scored.item.id, len(item.labels)) for item in labelled] == [("a", 1)]
+
 
 class TestRegistryOnPostgres(RegistryContract):
     @pytest.fixture
