@@ -208,8 +208,9 @@ def _place(label: Label) -> _Place:
 
 
 def _open(since: datetime) -> sa.ColumnElement[bool]:
-    labelled = sa.select(LABELLED_ITEMS.c.story)
-    return sa.and_(ITEMS.c.event_at >= since, ~ITEMS.c.copy, ITEMS.c.story.not_in(labelled))
+    # Not by NOT IN: of more stories than its memory holds, PostgreSQL would look through all of them for each item.
+    labelled = sa.exists().where(LABELLED_ITEMS.c.story == ITEMS.c.story)
+    return sa.and_(ITEMS.c.event_at >= since, ~ITEMS.c.copy, ~labelled)
 
 
 def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from monitor.store import Store, StoreUnavailable
 from tests.test_models import RegistryContract
 from tests.test_store import RecallContract
-from tests.test_store_batches import NEWS, NOW, BatchContract, entry, moved
+from tests.test_store_batches import FIRST_TIME, NEWS, NOW, BatchContract, entry, moved
 from tests.test_stored_labels import LabelContract, given, history
 
 pytestmark = pytest.mark.integration
@@ -115,6 +115,20 @@ class TestLabelsOnPostgres(LabelContract):
             finally:
                 sa.event.remove(sa.Engine, "after_cursor_execute", label_more)
         assert [(item.scored.item.id, len(item.labels)) for item in labelled] == [("a", 1)]
+
+    def test_many_labelled_stories_are_left_out_at_once_and_not_one_by_one(self, store: Store, url: str) -> None:
+        plans: list[str] = []
+
+        def explain(connection: sa.Connection, _cursor: object, sql: str, values: object, *_: object) -> None:
+            if sql.startswith("SELECT count(*)"):
+                plans.extend(row[0] for row in connection.exec_driver_sql(f"EXPLAIN {sql}", values))  # type: ignore[arg-type]
+
+        sa.event.listen(sa.Engine, "after_cursor_execute", explain)
+        try:
+            store.labels.count_open(FIRST_TIME)
+        finally:
+            sa.event.remove(sa.Engine, "after_cursor_execute", explain)
+        assert any("Anti Join" in line for line in plans)
 
 
 class TestRegistryOnPostgres(RegistryContract):
