@@ -55,6 +55,14 @@ class Verdict:
     of: int
 
 
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """How much was labelled in one task: how many items, and of each that several people labelled, what each says."""
+
+    items: int
+    by_several: tuple[tuple[str, ...], ...]
+
+
 def parse(raw: bytes, arrived_at: datetime) -> tuple[Label, ...]:
     """Read one record of labels: a JSON object in UTF-8, as the README's table of labels describes it.
 

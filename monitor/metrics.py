@@ -1,7 +1,7 @@
 """Every Prometheus metric, built on a registry that is passed in. Labels come from closed sets only."""
 
 from collections import Counter as Tally
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import product
 from math import isnan
@@ -18,7 +18,7 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import choose_encoder
 
-from monitor.labels import TASKS, Label, agreement, votes_by_item
+from monitor.labels import TASKS, Label, Labelled, Task, agreement
 from monitor.records import Channel, Counts, Entry, Reason, Series, Severity
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -240,14 +240,14 @@ class Metrics:
         for reason in reasons:
             self.rejected_labels.labels(reason).inc()
 
-    def show_labels(self, standing: Iterable[Label]) -> None:
-        """Show how many items were labelled, and how far people agree, from what stands of each person's labels."""
-        votes = votes_by_item(standing)
-        for task in TASKS:
-            labels = [[vote.label for vote in given] for (_, of), given in votes.items() if of == task]
-            self.labelled_items.labels(task).set(len(labels))
-            if not isnan(alpha := agreement(labels)):
-                self.label_agreement.labels(task).set(alpha)
+    def show_labels(self, amounts: Mapping[Task, Labelled]) -> None:
+        """Show how many items were labelled, and how far people agree where that is defined."""
+        alphas = {task: agreement(labelled.by_several) for task, labelled in amounts.items()}
+        self.label_agreement.clear()
+        for task, labelled in amounts.items():
+            self.labelled_items.labels(task).set(labelled.items)
+            if not isnan(alphas[task]):
+                self.label_agreement.labels(task).set(alphas[task])
 
     def show_window(self, series: Series, window: str, counts: Counts) -> None:
         """Show the sums of one window of one series."""

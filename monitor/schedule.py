@@ -79,6 +79,6 @@ class Jobs:
 
     def _show_labels(self) -> None:
         try:
-            self._metrics.show_labels(self._store.labels.standing())
+            self._metrics.show_labels(self._store.labels.amounts())
         except StoreUnavailable as error:
             log.debug("figures on labels wait for the database: %s", error)

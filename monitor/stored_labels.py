@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple, cast
 import sqlalchemy as sa
 
 from monitor.database import Database
-from monitor.labels import Label, LabelledItem, Task, unknown_label
+from monitor.labels import TASKS, Label, Labelled, LabelledItem, Task, unknown_label
 from monitor.positions import Positions
 from monitor.records import PositionUpdate, RecordError, Scored
 from monitor.schema import ITEMS, LABELLED_ITEMS, LABELS, scored_of
@@ -93,6 +93,15 @@ class StoredLabels:
         with self._database.read("read labels") as connection:
             return _newest(connection.execute(_BY_AGE))
 
+    def amounts(self) -> dict[Task, Labelled]:
+        """How much was labelled, by task. The database adds up, so that this can be asked for every minute."""
+        several: dict[Task, dict[str, list[str]]] = {task: {} for task in TASKS}
+        with self._database.read("count what was labelled") as connection:
+            items: dict[Task, int] = dict(map(tuple, connection.execute(_ITEMS_OF_TASKS)))
+            for task, item, label in connection.execute(_BY_SEVERAL):
+                several[task].setdefault(item, []).append(label)
+        return {task: Labelled(items.get(task, 0), tuple(map(tuple, several[task].values()))) for task in TASKS}
+
     def labelled(self) -> list[LabelledItem]:
         """Every item that was labelled, with what stands of its labels, by id."""
         with self._database.read("read what was labelled") as connection:
@@ -153,6 +162,21 @@ class StoredLabels:
 _BY_AGE: Final = sa.select(*(LABELS.c[name] for name in Label.__dataclass_fields__)).order_by(
     LABELS.c.at, LABELS.c.stored_at, LABELS.c.turn
 )
+_ITEMS_OF_TASKS: Final = sa.select(LABELS.c.task, sa.func.count(LABELS.c.item.distinct())).group_by(LABELS.c.task)
+
+
+def _by_several() -> sa.Select[Any]:
+    """Task, item and label of what stands of each person's labels, where several people labelled the item."""
+    place, age = (LABELS.c.item, LABELS.c.task), (LABELS.c.at, LABELS.c.stored_at, LABELS.c.turn)
+    shared = sa.select(*place).group_by(*place).having(sa.func.count(LABELS.c.who.distinct()) > 1)
+    newest = sa.func.row_number().over(
+        partition_by=(*place, LABELS.c.who), order_by=[column.desc() for column in age]
+    )
+    ranked = sa.select(*place, LABELS.c.label, newest.label("rank")).where(sa.tuple_(*place).in_(shared)).subquery()
+    return sa.select(ranked.c.task, ranked.c.item, ranked.c.label).where(ranked.c.rank == 1)
+
+
+_BY_SEVERAL: Final = _by_several()
 
 
 def _rows(

@@ -24,7 +24,7 @@ from monitor.web.app import WebServer, create_app
 from monitor.web.labels import MAX_BYTES, MAX_RECORDS, labels_route
 from tests.support import until
 from tests.test_store_batches import NEWS, NOW, entry, moved
-from tests.test_stored_labels import history
+from tests.test_stored_labels import given, history
 
 TOKEN = "correct horse battery"  # noqa: S105
 Post = Callable[..., httpx2.Response]
@@ -223,7 +223,7 @@ def test_the_daemon_takes_labels_counts_them_and_shows_how_far_people_agree(
         finally:
             daemon.stop()
             thread.join(timeout=20)
-        metrics.show_labels(store.labels.standing())
+        metrics.show_labels(store.labels.amounts())
     assert _counter(metrics, "sentiment_labels_total", task="sentiment", outcome="stored") == 4
     assert _counter(metrics, "sentiment_labels_total", task="sentiment", outcome="repeated") == 4
     assert _counter(metrics, "sentiment_labels_total", task="topic", outcome="stored") == 0
@@ -231,6 +231,18 @@ def test_the_daemon_takes_labels_counts_them_and_shows_how_far_people_agree(
     assert _counter(metrics, "sentiment_labelled_items", task="sentiment") == 2
     assert _counter(metrics, "sentiment_label_agreement", task="sentiment") == 1
     assert _counter(metrics, "sentiment_label_agreement", task="topic") is None
+
+
+def test_agreement_is_no_longer_shown_once_people_have_come_to_say_the_same_of_all(store: Store) -> None:
+    metrics = Metrics()
+    store.labels.add([given("neutral", hour=9), given("positive", who="Bob", hour=9)], NOW)
+    metrics.show_labels(store.labels.amounts())
+    assert _counter(metrics, "sentiment_label_agreement", task="sentiment") == 0
+    store.labels.add([given("neutral", who="Bob", hour=10)], NOW)
+    metrics.show_labels(store.labels.amounts())
+    assert _counter(metrics, "sentiment_label_agreement", task="sentiment") is None
+    assert _counter(metrics, "sentiment_labelled_items", task="sentiment") == 1
+    assert _counter(metrics, "sentiment_labelled_items", task="topic") == 0
 
 
 def test_while_the_database_is_away_labels_are_asked_for_again_later(tmp_path: Path, store: Store) -> None:

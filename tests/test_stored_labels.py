@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from monitor.labels import Label
+from monitor.labels import Label, Labelled
 from monitor.records import Entry, RecordError
 from monitor.store import PositionConflict, Store
 from tests.test_store_batches import DAY, FIRST_TIME, NEWS, NOW, entry, failing_at, moved
@@ -111,6 +111,19 @@ class LabelContract:
         store.labels.add([given("negative", who="Cleo", hour=9)], NOW)
         said = {label.who: label.label for label in store.labels.standing()}
         assert said == {"Ada": "neutral", "Bob": "neutral", "Cleo": "negative"}
+
+    def test_amounts_are_of_what_stands_of_each_persons_labels(self, store: Store) -> None:
+        assert store.labels.amounts() == {"topic": Labelled(0, ()), "sentiment": Labelled(0, ())}
+        store.labels.add([given("neutral", hour=9), given("neutral", who="Bob", hour=9)], NOW)
+        store.labels.add([given("positive", hour=10), given("negative", hour=8), given("negative", hour=10)], NOW)
+        store.labels.add([given("neutral", item="b", hour=9), given("Banks", task="topic", hour=9)], NOW)
+        store.labels.add([given("positive", item="b", hour=10)], NOW)
+        amounts = store.labels.amounts()
+        assert amounts["topic"] == Labelled(1, ())
+        assert (amounts["sentiment"].items, list(map(sorted, amounts["sentiment"].by_several))) == (
+            2,
+            [["negative", "neutral"]],
+        )
 
     def test_what_cannot_be_stored_is_named_and_nothing_of_its_batch_is(self, store: Store) -> None:
         labels = [
