@@ -106,6 +106,7 @@ def test_a_record_that_breaks_the_contract_is_422_with_its_place_and_the_rest_is
     [
         (b"{", r"the body cannot be read: .*; send a JSON object, or a list of them"),
         (b"\xff\xff", r"the body cannot be read: "),
+        ("[]".encode("utf-16"), r"the body cannot be read: 'utf-8' codec can't decode byte"),
         (b"[" * 200_000, r"the body cannot be read: "),
         (b"[" + b"0," * MAX_RECORDS + b"0]", r"a list of 10,001, at most 10,000 are taken at a time"),
     ],
@@ -138,6 +139,30 @@ def test_a_body_of_undeclared_length_that_never_ends_is_413(store: Store) -> Non
             connection.sendall(chunk)
         connection.settimeout(30)
         assert connection.recv(64).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_client_that_leaves_before_its_body_ends_is_no_fault_of_the_monitor(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (
+        _serve(store, TOKEN) as server,
+        socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as connection,
+    ):
+        head = f"POST /api/labels HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 99\r\n"
+        connection.sendall(head.encode() + b"Expect: 100-continue\r\n\r\n")
+        connection.settimeout(30)
+        assert connection.recv(64).startswith(b"HTTP/1.1 100 ")  # from here on the body is waited for
+        connection.sendall(b'{"id"')
+    assert "Traceback" not in capsys.readouterr().err
+    assert history(store) == []
+
+
+def test_a_token_may_have_letters_of_any_alphabet(store: Store) -> None:
+    token = "un café là-bas, voilà"  # noqa: S105
+    with _serve(store, token) as server:
+        headers = {"Authorization": f"Bearer {token}".encode()}
+        label = {"id": "a", "sentiment": "neutral", "by": "Ada"}
+        assert httpx2.post(f"{server.url}/api/labels", json=label, headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
@@ -65,7 +65,7 @@ def _authorize(request: Request, token: str | None) -> None:
         )
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     # In constant time, so that how long it takes does not tell how much of a guess is right.
-    same = hmac.compare_digest(given.strip().encode("latin-1"), token.encode())
+    same = hmac.compare_digest(given.encode("latin-1").strip(), token.encode())
     if scheme.lower() != "bearer" or not same:
         wrong = "wrong" if "authorization" in request.headers else "missing"
         why = f"the token is {wrong}: send what http.token is set to as 'Authorization: Bearer TOKEN'"
@@ -88,19 +88,22 @@ async def _body(request: Request) -> bytes:
     declared = request.headers.get("content-length", "")
     body = bytearray()
     if not declared.isdecimal() or int(declared) <= MAX_BYTES:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_BYTES:
-                break
-        else:
-            return bytes(body)
+        try:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BYTES:
+                    break
+            else:
+                return bytes(body)
+        except ClientDisconnect as gone:  # nobody is left to read the answer
+            raise _RefusedError(400, "the connection ended before the body did: send the labels again") from gone
     raise _RefusedError(413, f"the body is longer than {MAX_BYTES:,} bytes: send fewer labels at a time")
 
 
 def _records(body: bytes) -> list[bytes]:
     """Each record of the body, as it would be written alone."""
     try:
-        data = json.loads(body)
+        data = json.loads(body.decode("utf-8"))
         if not isinstance(data, list):
             return [body]
         if len(data) > MAX_RECORDS:
