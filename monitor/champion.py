@@ -262,6 +262,9 @@ class Succession:
             words = "champion %s is refused, model %s goes on: %s"
             log.error(words, promotion.version, version, " ".join(why.split()))
             log.debug("what stopped it", exc_info=error)
+        if successor is not None and self._models.champion() != promotion:
+            log.info("model %s is no longer the champion, now that it is open", promotion.version)
+            successor = None
         with self._mutex:
             self._waiting = successor
         self._seen = promotion.number

@@ -44,7 +44,7 @@ from monitor.metrics import Metrics
 from monitor.model import checkpoint
 from monitor.model.encoder import CheckpointError
 from monitor.model.scorer import open_scorer
-from monitor.models import Model
+from monitor.models import Model, Models
 from monitor.records import EVERYTHING, Batch, PositionUpdate, RawRecord, Series
 from monitor.store import Store
 from tests import tiny_model
@@ -419,6 +419,29 @@ def test_a_champion_that_was_rolled_back_before_it_was_taken_is_not_taken(traine
         succession.look()
         assert not succession.waits
     assert (_models_shown(metrics), _swaps(metrics)) == ([two.version], (0, 0))
+
+
+def test_a_champion_that_was_rolled_back_while_it_was_opened_is_not_taken(trained: Path, tmp_path: Path) -> None:
+    settings, metrics = _settings(tmp_path), Metrics()
+    one, two = _add(settings, trained / "one"), _add(settings, trained / "two")
+    _promote(settings, one)
+    with Store(settings.store.url) as store:
+
+        class TakenBack(Models):
+            """The registry, with somebody who takes a promotion back as soon as a daemon begins to look into it."""
+
+            def get(self, version: str) -> Model:
+                if version == two.version:
+                    store.models.roll_back(seen=store.models.champion(), at=NOW, by="anna@desk")
+                return super().get(version)
+
+        succession = Succession(settings, TakenBack(store._database), metrics)
+        succession.first()
+        _promote(settings, two)
+        succession.look()
+        assert (succession.waits, succession.take()) == (False, None)
+        succession.look()
+        assert (succession.take(), _swaps(metrics)) == (None, (0, 0))
 
 
 def test_a_registry_that_cannot_be_read_is_read_at_the_next_look(trained: Path, tmp_path: Path) -> None:
