@@ -67,7 +67,10 @@ class ModelSettings:
         "was promoted in the registry of `store.url`",
     )
     check_s: float = Field(
-        default=10.0, gt=0, description="how often the daemon looks whether another model is the champion, seconds"
+        default=10.0,
+        gt=0,
+        le=86_400,
+        description="how often the daemon looks whether another model is the champion, seconds",
     )
     backend: Literal["auto", "torch", "onnx"] = Field(
         default="auto",
@@ -209,6 +212,7 @@ class Settings(BaseSettings):
                 f"kafka.security_protocol is {kafka.security_protocol!r}, which also needs "
                 f"kafka.sasl_mechanism, kafka.sasl_username and kafka.sasl_password"
             )
+        self._check_topics()
         spikes = self.spikes
         history_hours = 24 * spikes.baseline_days
         if history_hours < max(
@@ -233,6 +237,21 @@ class Settings(BaseSettings):
                 'score; set model.path to "champion", or leave retrain.schedule out'
             )
         return self
+
+    def _check_topics(self) -> None:
+        """See that what is read as news, what is read as labels and what is rejected are topics of their own."""
+        used = {
+            "kafka.topic": self.kafka.topic if self.source.kind == "kafka" else None,
+            "labels.topic": self.labels.topic,
+            "kafka.dead_letter_topic": self.kafka.dead_letter_topic,
+        }
+        keys: dict[str, str] = {}
+        for key, topic in used.items():
+            if topic is not None and (other := keys.setdefault(topic, key)) != key:
+                raise ValueError(
+                    f"{key} is {topic!r}, as {other} is; name a topic of its own, or each would read what is meant "
+                    f"for the other"
+                )
 
     @classmethod
     def settings_customise_sources(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from monitor import config
-from monitor.config import ConfigError
+from monitor.config import ConfigError, FileSettings, LabelSettings, Settings, SourceSettings
 
 
 def _load(tmp_path: Path, text: str) -> config.Settings:
@@ -49,6 +49,13 @@ def _silence(**lines: str) -> str:
         ("[spikes]\nhalf_life_hours = 168\n", r"spikes\.baseline_days is 28, too few .*at least six times"),
         ("[spikes]\nlearning_days = 10\n", r"spikes\.baseline_days is 28, .*four times spikes\.learning_days \(10\)"),
         ("[spikes]\nvolume_z = 20\n", r"spikes: .*volume_critical_z is 13, less than volume_z \(20\)"),
+        (
+            '[labels]\ntopic = "news"\n',
+            r"labels\.topic is 'news', as kafka\.topic is; name a topic of its own, or each would read what is meant",
+        ),
+        ('[labels]\ntopic = "news.rejected"\n', r"kafka\.dead_letter_topic is 'news\.rejected', as labels\.topic is"),
+        ('[kafka]\ntopic = "news.rejected"\n', r"kafka\.dead_letter_topic is 'news\.rejected', as kafka\.topic is"),
+        ("[model]\ncheck_s = inf\n", r"model\.check_s: inf: .* less than or equal to 86400"),
         ("[store]\nkeep_days = 30\n[spikes]\nbaseline_days = 60\n", r"store\.keep_days is 30, less than spikes"),
         ('[[watchlist]]\nname = "A"\n[[watchlist]]\nname = "a"\n', r"watchlist names 'a' twice"),
         (
@@ -117,6 +124,13 @@ def test_times_with_an_offset_are_taken_as_toml_or_text_and_series_are_overridde
     )
     assert settings.silences[0].ends_at - settings.silences[0].starts_at == timedelta(hours=2)
     assert [override.series.dimension for override in settings.overrides] == ["topic", "entity"]
+
+
+def test_labels_may_come_by_the_topic_that_news_would_come_by_where_news_is_read_from_a_file() -> None:
+    settings = Settings(
+        source=SourceSettings(kind="file"), file=FileSettings(path=Path("a.csv")), labels=LabelSettings(topic="news")
+    )
+    assert settings.labels.topic == settings.kafka.topic
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
