@@ -6,9 +6,9 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic_settings import (
     BaseSettings,
@@ -146,6 +146,11 @@ class AlertSettings:
     timeout_s: float = Field(default=3.0, gt=0, description="longest that one delivery may take, seconds")
 
 
+def _stripped(secret: object) -> object:
+    """A secret without the blanks around it: one that was read from a file often ends with its line."""
+    return secret.strip() if isinstance(secret, str) else secret
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class HttpSettings:
     """Where `/metrics`, `/healthz`, `/readyz` and the API are served."""
@@ -153,7 +158,7 @@ class HttpSettings:
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=9310, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     external_url: str | None = Field(default=None, description="how people reach it, for links in alerts")
-    token: SecretStr | None = Field(
+    token: Annotated[SecretStr | None, BeforeValidator(_stripped)] = Field(
         default=None,
         min_length=16,
         description="what callers of the API send as `Authorization: Bearer TOKEN`, 16 characters or more; unset: it "

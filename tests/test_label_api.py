@@ -198,7 +198,7 @@ def test_labels_can_only_be_posted(store: Store) -> None:
         assert httpx2.get(f"{server.url}/api/labels").status_code == 405
 
 
-@pytest.mark.parametrize("token", ["short", ""])
+@pytest.mark.parametrize("token", ["short", "", "short            \n"])
 def test_a_token_that_could_be_guessed_is_refused_and_not_shown(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SENTIMENT_HTTP__TOKEN", token)
     with pytest.raises(ConfigError, match=r"environment variable SENTIMENT_HTTP__TOKEN: .* at least 16") as caught:
@@ -208,6 +208,8 @@ def test_a_token_that_could_be_guessed_is_refused_and_not_shown(token: str, monk
     settings = config.load()
     assert settings.http.token == SecretStr(TOKEN)
     assert TOKEN not in repr(settings)
+    monkeypatch.setenv("SENTIMENT_HTTP__TOKEN", f"{TOKEN}\n")  # as `cat` gives a file's line
+    assert config.load().http.token == SecretStr(TOKEN)
 
 
 def _counter(metrics: Metrics, name: str, **labels: str) -> float | None:
