@@ -24,6 +24,7 @@ FOUNDATIONS = {
     "monitor.source_settings",
     "monitor.spike_settings",
     "monitor.tables",
+    "monitor.verdict",
 }
 MODEL = ("network", "encoder", "checkpoint", "quantize", "text", "export", "backends", "scorer", "explain")
 PARTS = {

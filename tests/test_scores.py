@@ -100,3 +100,66 @@ def test_scores_by_label_are_those_worked_out_by_hand():
 
 def test_the_rows_of_the_confusion_matrix_are_the_right_labels():
     assert scores.confusion(np.array([0, 0, 1]), np.array([1, 1, 1]), 2).tolist() == [[0, 2], [0, 1]]
+
+
+def both(count: int, seed: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+    """Labels of three, and answers of two models that mostly agree; every fifth text stands there twice."""
+    rng = np.random.default_rng(seed)
+    wanted = rng.integers(0, 3, count)
+    before = np.where(rng.random(count) < 0.8, wanted, (wanted + 1) % 3)
+    after = np.where(rng.random(count) < 0.9, before, wanted)
+    return wanted, before, after, [f"text {row - (row % 5 == 4)}" for row in range(count)]
+
+
+def paired(wanted, before, after, texts, *, resamples: int = 2_000, recalled: int = 0) -> scores.Changes:
+    return scores.paired(
+        wanted, before, after, texts,
+        labels=3, recalled=recalled, resamples=resamples, rng=np.random.default_rng(2),
+    )  # fmt: skip
+
+
+def test_paired_figures_are_those_of_each_model_by_itself():
+    wanted, before, after, texts = both(400)
+
+    found = paired(wanted, before, after, texts, recalled=2)
+
+    assert (found.accuracy.before, found.accuracy.after) == (np.mean(wanted == before), np.mean(wanted == after))
+    assert found.macro_f1.after == pytest.approx(f1_score(wanted, after, average="macro"))
+    assert found.recall.before == pytest.approx(np.mean(before[wanted == 2] == 2))
+    assert (found.accuracy.rows, found.recall.rows) == (400, (wanted == 2).sum())
+
+
+def test_a_paired_difference_varies_as_the_texts_that_models_differ_on_and_not_as_all_texts():
+    wanted, before, after, _ = both(2_000)
+    texts = [str(row) for row in range(2_000)]
+
+    found = paired(wanted, before, after, texts, resamples=4_000).accuracy
+
+    each = (after == wanted).astype(int) - (before == wanted).astype(int)
+    assert found.drawn.std() == pytest.approx(each.std() / np.sqrt(2_000), rel=0.05)
+    assert found.interval().high - found.interval().low == pytest.approx(2 * 1.96 * found.drawn.std(), rel=0.05)
+    assert found.interval(0.99).low < found.interval().low
+
+
+def test_rows_of_one_text_are_drawn_together():
+    """Twice the same rows say no more than once, so the interval is as wide."""
+    wanted, before, after, _ = both(500)
+    texts = [str(row) for row in range(500)]
+
+    once = paired(wanted, before, after, texts).accuracy
+    twice = paired(*(np.tile(values, 2) for values in (wanted, before, after)), texts * 2).accuracy
+
+    assert twice.drawn.std() == pytest.approx(once.drawn.std(), rel=0.06)
+
+
+def test_models_that_say_the_same_differ_in_no_draw():
+    wanted, before, _, texts = both(300)
+    found = paired(wanted, before, before, texts)
+    for change in (found.accuracy, found.macro_f1, found.recall):
+        assert not change.drawn.any()
+
+
+def test_no_rows_are_refused():
+    none = np.empty(0, np.intp)
+    with pytest.raises(ValueError, match="paired bootstrap: no rows; give at least one"):
+        paired(none, none, none, [])

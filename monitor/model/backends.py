@@ -83,9 +83,7 @@ def open_backend(checkpoint: Checkpoint, settings: ModelSettings, notify: Notify
                 f"model.precision: 'int8', but {checkpoint.folder} holds no ranges of activations; set `auto` or "
                 "`fp32`, or train again"
             )
-        weights: Weights = "fp32"
-        if wanted != "fp32" and has_ranges(checkpoint):
-            weights = "int8" if adds_in_32_bits() else "int7"
+        weights = weights_of(checkpoint, wanted)
         cores = joblib.cpu_count()  # those that this process, and its container, may use
         run = _onnx(checkpoint, weights, settings.cache_dir, cores, notify)
         return Backend(f"onnx cpu {weights}", run, CORE_BATCH_TOKENS, ahead=2 * cores, calls=2)
@@ -175,6 +173,13 @@ def _onnx(checkpoint: Checkpoint, weights: Weights, cache_dir: Path | None, core
         return workers.submit(answer, {"input_ids": input_ids, "attention_mask": attention_mask}).result
 
     return run
+
+
+def weights_of(checkpoint: Checkpoint, precision: str) -> Weights:
+    """Digits of the encoder's weights as ONNX Runtime runs it here, for `model.precision`."""
+    if precision == "fp32" or not has_ranges(checkpoint):
+        return "fp32"
+    return "int8" if adds_in_32_bits() else "int7"
 
 
 def _session_options() -> "object":
