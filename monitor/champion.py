@@ -54,7 +54,7 @@ def describe(folder: Path, settings: Settings, added_at: datetime, notify: Notif
     folder = (DEFAULT if str(folder) == "default" else folder).resolve()
     files = file_hashes(folder)
     _check_weights(folder, files)
-    scorer = _opened(replace(settings.model, path=str(folder)), notify)
+    scorer = opened(replace(settings.model, path=str(folder)), notify)
     return Model(version=scorer.version, folder=folder, files=files, added_at=added_at)
 
 
@@ -108,7 +108,7 @@ def compare(
     said = store.newest_scored(before, items) if items and before != model.version else []
     if not said:
         return []
-    scorer = _opened(replace(settings.model, path=str(model.folder)), notify)
+    scorer = opened(replace(settings.model, path=str(model.folder)), notify)
     compared = [
         Comparison(
             item=old.item.id,
@@ -171,6 +171,7 @@ class Succession:
 
     Attributes:
         promotion: number of the one that made what scores champion; 0: none did.
+        refused: number of the newest promotion that was refused, and why.
     """
 
     def __init__(self, settings: Settings, models: Models, metrics: Metrics) -> None:
@@ -179,6 +180,7 @@ class Succession:
         self._models = models
         self._metrics = metrics
         self._follows = settings.model.path == CHAMPION
+        self.refused: tuple[int, str] | None = None
         self._seen: int | None = None  # number of the newest promotion that was looked into
         self._running = ("", "")  # version and fingerprint of what scores
         self._waiting: Successor | None = None
@@ -252,15 +254,15 @@ class Succession:
             if model.fingerprint == print_:
                 log.info("model %s, which scores, is the champion", version)
             else:
-                scorer = _opened(replace(self._settings.model, path=str(model.folder)), log.info)
+                scorer = opened(replace(self._settings.model, path=str(model.folder)), log.info)
                 successor = Successor(
                     scorer, follow(self._settings, scorer.topics), model.fingerprint, promotion.number
                 )
         except Exception as error:  # whatever its files do to the libraries that read them, what scores goes on
             self._metrics.model_swaps.labels("refused").inc()
-            why = str(error) if isinstance(error, MonitorError) else f"{type(error).__name__}: {error}"
-            words = "champion %s is refused, model %s goes on: %s"
-            log.error(words, promotion.version, version, " ".join(why.split()))
+            why = in_a_line(error)
+            self.refused = promotion.number, why
+            log.error("champion %s is refused, model %s goes on: %s", promotion.version, version, why)
             log.debug("what stopped it", exc_info=error)
         if successor is not None and self._models.champion() != promotion:
             log.info("model %s is no longer the champion, now that it is open", promotion.version)
@@ -290,6 +292,12 @@ class Succession:
         return successor
 
 
+def in_a_line(error: Exception) -> str:
+    """In one line, what stopped a model; of errors that are not the monitor's own, their kind too."""
+    why = str(error) if isinstance(error, MonitorError) else f"{type(error).__name__}: {error}"
+    return " ".join(why.split())
+
+
 def _check_weights(folder: Path, files: dict[str, str]) -> None:
     """See that the weights are those of the description, which an exported model does not need to be opened."""
     expected = read(folder).info.weights_sha256
@@ -300,14 +308,17 @@ def _check_weights(folder: Path, files: dict[str, str]) -> None:
         )
 
 
-def _opened(settings: ModelSettings, notify: Notify) -> Scorer:
+def opened(settings: ModelSettings, notify: Notify, *, in_caller: bool = False) -> Scorer:
     """A scorer that has scored a text.
+
+    Args:
+        in_caller: on the CPU, keep it to the thread that calls it, see `open_backend`.
 
     Raises:
         CheckpointError: the model cannot be used, or gives no probabilities.
         ScorerError: the backend, device, precision or cache folder asked for cannot be.
     """
-    scorer = open_scorer(settings, notify)
+    scorer = open_scorer(settings, notify, in_caller=in_caller)
     for task, probs in scorer.predict([_PROBE]).items():
         if not np.isfinite(probs).all():
             raise CheckpointError(

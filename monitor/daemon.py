@@ -23,6 +23,7 @@ from monitor.labelling import LabelReader, Receipt, open_label_source, parsed, t
 from monitor.metrics import Metrics
 from monitor.records import Batch
 from monitor.schedule import Jobs
+from monitor.shadow import Shadow
 from monitor.silences import Silences
 from monitor.sources import Source, SourceError
 from monitor.sources.files import FileSource
@@ -96,6 +97,7 @@ class Daemon:
         self._store: Store | None = None
         self._troubles: dict[Part, str] = {}
         self._label_thread: threading.Thread | None = None
+        self._shadow: Shadow | None = None
 
     def stop(self) -> None:
         """Ask the loop to end after the batch in hand."""
@@ -138,7 +140,8 @@ class Daemon:
             jobs = Jobs(
                 self._settings, store, engine, delivery, self._metrics, now=self._now, leaving=self._stopping.is_set
             )
-            with jobs.running(), self._reading_labels(store), models.watched():
+            shadow = self._shadow = Shadow(settings, store, models, self._metrics, self._now)
+            with jobs.running(), self._reading_labels(store), models.watched(), shadow.watched():
                 # What the start leaves is here to stay, and need not be looked through for garbage again and again.
                 gc.freeze()
                 log.info("reading %s", source.name)
@@ -146,7 +149,7 @@ class Daemon:
                 self._loop(source, engine, models)
             self._tell_the_last(delivery)
         log.info("stopped, with nothing half-written")
-        return models.opening
+        return models.opening or shadow.opening
 
     def _loop(self, source: Source, engine: Engine, models: Succession) -> None:
         """One model after the other, until stopped or until the source ends."""
@@ -208,6 +211,8 @@ class Daemon:
                     stored = self._attempt(partial(engine.commit, prepared, self._now()))
                     if stored is not None:
                         source.committed(batch)
+                        if self._shadow is not None:
+                            self._shadow.offer(stored)
                         return True
             except PositionConflict as error:
                 # The position is another worker's, or this worker's own from a commit whose answer was lost. Either

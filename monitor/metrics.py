@@ -20,6 +20,7 @@ from prometheus_client.exposition import choose_encoder
 
 from monitor.labels import TASKS, Label, Labelled, Task, agreement
 from monitor.records import Channel, Counts, Entry, Reason, Series, Severity
+from monitor.retraining import Phase
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 DELAY_SECONDS = (0.1, 0.25, 0.5, 1, 5, 15, 60, 300, 900, 3600, 6 * 3600, 24 * 3600)
@@ -50,6 +51,12 @@ class Metrics:
             "sentiment_model_swaps",
             "New champions that the daemon took up, or refused because they cannot be used",
             ["outcome"],
+            registry=registry,
+        )
+        self.shadow_items = Counter(
+            "sentiment_shadow_items",
+            "Items that a second model was to score beside the champion: compared, or dropped as it could not",
+            ["phase", "outcome"],
             registry=registry,
         )
         self.items = Counter("sentiment_items", "Items stored and counted", ["topic", "sentiment"], registry=registry)
@@ -194,10 +201,13 @@ class Metrics:
             self.labels.labels(task, outcome)
         for entity in entities:
             self.entity_items.labels(entity)
-        for swap in ("swapped", "refused"):
-            self.model_swaps.labels(swap)
-        for part in ("source", "store", "labels"):
-            self.failures.labels(part)
+        for counter, *known in (
+            (self.model_swaps, ("swapped", "refused")),
+            (self.failures, ("source", "store", "labels")),
+            (self.shadow_items, get_args(Phase), ("compared", "dropped")),
+        ):
+            for labels in product(*known):
+                counter.labels(*labels)
         for channel in get_args(Channel):
             self.deliveries_pending.labels(channel)
             for outcome in ("delivered", "failed"):

@@ -151,6 +151,12 @@ class Models:
             row = connection.execute(newest).mappings().one_or_none()
         return None if row is None else Promotion(**row)
 
+    def promotions(self) -> list[Promotion]:
+        """Every promotion, the first at the start."""
+        with self._database.read("read promotions") as connection:
+            rows = connection.execute(sa.select(PROMOTIONS).order_by(PROMOTIONS.c.number))
+            return [Promotion(**row) for row in rows.mappings()]
+
     def before(self, promotion: Promotion | None) -> Promotion:
         """What a rollback of this promotion goes back to; raises NoChampionBefore where there is nothing."""
         number = None if promotion is None else promotion.back_to

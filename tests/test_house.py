@@ -44,7 +44,7 @@ PARTS = {
     "calendar": {"monitor.calendars"},
     "label_queue": {"monitor.label_queue"},
     "metrics": {"monitor.metrics"},
-    "estimates": {"monitor.estimates", "monitor.alert_scores"},
+    "estimates": {"monitor.estimates", "monitor.alert_scores", "monitor.measures"},
     "figures": {"monitor.figures"},
 }
 ABOVE = [
@@ -57,6 +57,8 @@ ABOVE = [
         "monitor.history",
         "monitor.champion",
         "monitor.schedule",
+        "monitor.shadow",
+        "monitor.verdicts",
     },
     {"monitor.daemon", "monitor.demo"},
     {"monitor.output", "monitor.inputs"},

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 Logits = Mapping[str, NDArray[np.float32]]
 """By task, (batch, labels)."""
+Answer = Callable[[NDArray[np.int64], NDArray[np.int64]], Logits]
+"""The logits of input_ids and attention_mask, both (batch, tokens)."""
 Run = Callable[[NDArray[np.int64], NDArray[np.int64]], Callable[[], Logits]]
 """Starts input_ids and attention_mask, both (batch, tokens); what it returns waits for the logits."""
 Notify = Callable[[str], None]
@@ -67,8 +70,13 @@ class Backend:
     calls: int = 1
 
 
-def open_backend(checkpoint: Checkpoint, settings: ModelSettings, notify: Notify) -> Backend:
+def open_backend(
+    checkpoint: Checkpoint, settings: ModelSettings, notify: Notify, *, in_caller: bool = False
+) -> Backend:
     """The backend that the settings ask for. Opening ONNX Runtime for the first time exports the model.
+
+    Args:
+        in_caller: on the CPU with ONNX Runtime, run in the thread that asks, at its priority, and on no other core.
 
     Raises:
         CheckpointError: the model cannot be used.
@@ -84,9 +92,15 @@ def open_backend(checkpoint: Checkpoint, settings: ModelSettings, notify: Notify
                 "`fp32`, or train again"
             )
         weights = weights_of(checkpoint, wanted)
+        name, answer = f"onnx cpu {weights}", _onnx(checkpoint, weights, settings.cache_dir, notify)
+        if in_caller:
+            return Backend(name, lambda *inputs: partial(answer, *inputs), CORE_BATCH_TOKENS)
         cores = joblib.cpu_count()  # those that this process, and its container, may use
-        run = _onnx(checkpoint, weights, settings.cache_dir, cores, notify)
-        return Backend(f"onnx cpu {weights}", run, CORE_BATCH_TOKENS, ahead=2 * cores, calls=2)
+        # A batch to a core: cores that share one batch wait for each other at every operation.
+        workers = ThreadPoolExecutor(cores, thread_name_prefix="network")
+        return Backend(
+            name, lambda *inputs: workers.submit(answer, *inputs).result, CORE_BATCH_TOKENS, ahead=2 * cores, calls=2
+        )
     if wanted == "int8":
         raise ScorerError("model.precision: 'int8' needs backend `onnx`; torch runs `fp32` and `bf16`")
     on_gpu = device.startswith("cuda")
@@ -138,8 +152,8 @@ def _cuda_available() -> bool:
     return False
 
 
-def _onnx(checkpoint: Checkpoint, weights: Weights, cache_dir: Path | None, cores: int, notify: Notify) -> Run:
-    """ONNX Runtime, a batch to a core: cores that share one batch wait for each other at every operation."""
+def _onnx(checkpoint: Checkpoint, weights: Weights, cache_dir: Path | None, notify: Notify) -> Answer:
+    """ONNX Runtime on one core."""
     import onnxruntime
 
     onnxruntime.disable_telemetry_events()
@@ -164,15 +178,12 @@ def _onnx(checkpoint: Checkpoint, weights: Weights, cache_dir: Path | None, core
             disabled_optimizers=["SkipLayerNormFusion"],
         )
     tasks = list(checkpoint.info.tasks)
-    workers = ThreadPoolExecutor(cores, thread_name_prefix="network")
 
-    def answer(inputs: Mapping[str, NDArray[np.int64]]) -> Logits:
+    def answer(input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]) -> Logits:
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         return dict(zip(tasks, session.run(tasks, inputs), strict=True))
 
-    def run(input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]) -> Callable[[], Logits]:
-        return workers.submit(answer, {"input_ids": input_ids, "attention_mask": attention_mask}).result
-
-    return run
+    return answer
 
 
 def weights_of(checkpoint: Checkpoint, precision: str) -> Weights:

@@ -176,11 +176,18 @@ class Scorer:
         rows[batch] = np.concatenate(parts, axis=1)
 
 
-def open_scorer(settings: ModelSettings, notify: Notify = lambda _: None, *, any_tasks: bool = False) -> Scorer:
+def open_scorer(
+    settings: ModelSettings,
+    notify: Notify = lambda _: None,
+    *,
+    any_tasks: bool = False,
+    in_caller: bool = False,
+) -> Scorer:
     """The scorer that the settings ask for. Opening one with ONNX Runtime for the first time exports the model.
 
     Args:
         any_tasks: whether to take a model without the monitor's two tasks, which can `predict` but not `score`.
+        in_caller: see `open_backend`.
 
     Raises:
         CheckpointError: the model cannot be used.
@@ -194,7 +201,8 @@ def open_scorer(settings: ModelSettings, notify: Notify = lambda _: None, *, any
             f"{checkpoint.folder}: tasks are {found}; the monitor needs a task {TOPIC!r}, "
             f"and a task {SENTIMENT!r} with the labels {', '.join(SENTIMENTS)}"
         )
-    return Scorer(checkpoint, open_backend(checkpoint, settings, notify), settings.cache_items)
+    backend = open_backend(checkpoint, settings, notify, in_caller=in_caller)
+    return Scorer(checkpoint, backend, settings.cache_items)
 
 
 def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
