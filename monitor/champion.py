@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -124,6 +124,11 @@ def compare(
         )
         for (old, event_at, negative), new in zip(said, scorer.score([old.item for old, *_ in said]), strict=True)
     ]
+    return rebases_of(store, compared)
+
+
+def rebases_of(store: Store, compared: Sequence[Comparison]) -> list[Rebase]:
+    """What becomes of counts if `after` takes over from `before`, by what both said of these items."""
     entities: dict[str, list[str]] = {}
     for item, name in store.entities_of([one.item for one in compared]):
         entities.setdefault(item, []).append(name)

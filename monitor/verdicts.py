@@ -5,10 +5,11 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 
-from monitor.champion import Succession, check_fit, in_a_line
+from monitor.champion import Succession, check_fit, in_a_line, rebases_of
 from monitor.config import Settings
 from monitor.measures import Findings, agreement_measures, change_measures, label_measures
 from monitor.models import Promotion
+from monitor.rebase import reversed_comparisons
 from monitor.retraining import LIVE, Outcome, Phase, Retraining
 from monitor.store import Store, StoreUnavailable
 
@@ -168,10 +169,21 @@ class Verdicts:
             self.end(live, outcome, f"{first.by} {did} when {count} items were watched{_why(first)}")
 
     def _promote(self, live: Retraining, challenger: str, seen: Promotion, reason: str) -> Promotion:
-        return self._store.models.promote(challenger, seen=seen, at=self._now(), by=name(live), reason=reason)
+        compared = self._store.retrainings.comparisons(live, ["shadow"])
+        return self._store.models.promote(
+            challenger,
+            seen=seen,
+            at=self._now(),
+            by=name(live),
+            reason=reason,
+            rebases=rebases_of(self._store, compared),
+        )
 
     def _roll_back(self, live: Retraining, seen: Promotion, reason: str) -> Promotion:
-        return self._store.models.roll_back(seen=seen, at=self._now(), by=name(live), reason=reason)
+        compared = reversed_comparisons(self._store.retrainings.comparisons(live, ["shadow", "watch"]))
+        return self._store.models.roll_back(
+            seen=seen, at=self._now(), by=name(live), reason=reason, rebases=rebases_of(self._store, compared)
+        )
 
     def _found(self, live: Retraining) -> Findings:
         """What the items that were compared in this phase amount to."""

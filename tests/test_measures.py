@@ -35,8 +35,8 @@ def _compared(
     before: int = 0,
     after: int = 0,
 ) -> list[Comparison]:
-    """Both models agree on so many `topics` and `sentiments` (None: on all); negative by `both`, or by `before` or `after`
-    alone."""
+    """Both models agree on so many `topics` and `sentiments` (None: on all); negative by `both`, or by `before`
+    or `after` alone."""
     topics, sentiments = (items if agreed is None else agreed for agreed in (topics, sentiments))
     return [
         Comparison(

@@ -268,9 +268,17 @@ def test_a_challenger_that_turns_after_its_promotion_is_taken_back_at_once_and_t
         assert _passed(ended.found["shadow"]) == AGREE
         assert _passed(ended.found["watch"])["topic_agreement_change"] is False
         assert ended.found["watch"]["items"] < 100_000, "it was hopeless before"
+        # What is usual follows each change of model, by the items that both have scored.
+        assert {2, 3} == _rebased(tmp_path)
     stored = _stored(tmp_path)
     assert [name for name, _ in stored] == [f"n{n}" for n in range(len(stored))]
     assert {model for _, model in stored} == {"base", "turned"}
+
+
+def _rebased(tmp_path: Path) -> set[int]:
+    """The promotions that say what becomes of counts."""
+    with closing(sqlite3.connect(tmp_path / "monitor.db")) as database:
+        return {number for (number,) in database.execute("SELECT DISTINCT promotion FROM rebases").fetchall()}
 
 
 def test_without_a_watch_a_promotion_ends_the_retraining(trained: Path, tmp_path: Path) -> None:
