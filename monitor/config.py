@@ -241,6 +241,11 @@ class Settings(BaseSettings):
                 f"retrain.schedule is set, but model.path is {self.model.path!r}, so no model that it promotes would "
                 'score; set model.path to "champion", or leave retrain.schedule out'
             )
+        if self.drift.then == "retrain" and self.model.path != "champion":
+            raise ValueError(
+                f'drift.then is "retrain", but model.path is {self.model.path!r}, so no model that a retraining '
+                'promotes would score; set model.path to "champion", or drift.then to "nothing"'
+            )
         return self
 
     def _check_topics(self) -> None:

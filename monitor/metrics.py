@@ -18,6 +18,7 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import choose_encoder
 
+from monitor.drift import ACCURACY, Drift
 from monitor.labels import TASKS, Label, Labelled, Task, agreement
 from monitor.records import Channel, Counts, Entry, Reason, Series, Severity
 from monitor.retraining import Phase
@@ -186,6 +187,24 @@ class Metrics:
             ["task"],
             registry=registry,
         )
+        self.drift_alarm = Gauge(
+            "sentiment_drift_alarm",
+            "1 for a measure of drift that alarms on the newest day looked at of the model that scores",
+            ["measure"],
+            registry=registry,
+        )
+        self.drift_statistic = Gauge(
+            "sentiment_drift_statistic",
+            "How far that measure is from what is usual, in standard deviations; absent while it is not compared",
+            ["measure"],
+            registry=registry,
+        )
+        self.estimated_accuracy = Gauge(
+            "sentiment_estimated_accuracy_ratio",
+            "Share of a day's labels that are right, as the model's probabilities estimate it without labels",
+            ["task"],
+            registry=registry,
+        )
 
     def prepare(
         self, topics: Sequence[str], sentiments: Sequence[str], reasons: Sequence[Reason], entities: Sequence[str]
@@ -258,6 +277,18 @@ class Metrics:
             self.labelled_items.labels(task).set(labelled.items)
             if not isnan(alphas[task]):
                 self.label_agreement.labels(task).set(alphas[task])
+
+    def show_drift(self, rows: Sequence[Drift]) -> None:
+        """Show what was found on one day of the model that scores."""
+        for gauge in (self.drift_alarm, self.drift_statistic, self.estimated_accuracy):
+            gauge.clear()
+        for row in rows:
+            self.drift_alarm.labels(row.measure).set(row.alarm)
+            if row.statistic is not None:
+                self.drift_statistic.labels(row.measure).set(row.statistic)
+            for task, measure in ACCURACY.items():
+                if row.measure == measure and row.value is not None:
+                    self.estimated_accuracy.labels(task).set(row.value)
 
     def show_window(self, series: Series, window: str, counts: Counts) -> None:
         """Show the sums of one window of one series."""

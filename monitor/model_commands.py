@@ -6,7 +6,7 @@ import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +17,7 @@ from monitor.inputs import ConfigOption
 from monitor.output import Misuse, note, print_table
 
 if TYPE_CHECKING:
+    from monitor.drift import Drift
     from monitor.models import Model, Promotion
     from monitor.rebase import Rebase
     from monitor.store import Store
@@ -118,6 +119,38 @@ def rollback(reason: ReasonOption = None, overlap: OverlapOption = 2_000, config
         known = compare(store, model, seen, settings, items=overlap, notify=note)
         at, by = datetime.now(UTC), _person()
         _tell(store.models.roll_back(seen=seen, at=at, by=by, reason=reason, rebases=known), known, settings)
+
+
+@app.command()
+def drift(
+    days: Annotated[int, typer.Option(min=1, help="Newest days that were looked at.")] = 30,
+    config_path: ConfigOption = None,
+) -> None:
+    """How the news of recent days differs from the days that its model began with: values, and * where it alarms."""
+    from monitor.drift import MEASURES, sentence, shown
+    from monitor.store import Store
+
+    with Store(config.load(config_path).store.url) as store:
+        last = store.drift.last_day()
+        found = [] if last is None else store.drift.rows(last - timedelta(days=days - 1))
+    by_day: dict[tuple[date, str], dict[str, Drift]] = {}
+    for row in found:
+        by_day.setdefault((row.day, row.model), {})[row.measure] = row
+    rows = []
+    for (day, model), measures in by_day.items():
+        cells = [
+            shown(measure, measures[measure].value) + " *" * measures[measure].alarm if measure in measures else ""
+            for measure in MEASURES
+        ]
+        verdicts = {row.verdict for row in measures.values()}
+        standing = next((one for one in ("alarm", "quiet", "no like days", "learning") if one in verdicts), "too few")
+        rows.append((str(day), model, f"{next(iter(measures.values())).items:,}", standing, *cells))
+    print_table(sys.stdout, ("day", "model", "items", "verdict", *MEASURES), rows)
+    for row in found:
+        if row.alarm:
+            sys.stdout.write(sentence(row) + "\n")
+    if not found:
+        note("no day was looked at yet; run python -m pipelines.drift once a day of news is complete")
 
 
 def _known(store: "Store", version: str) -> "Model":

@@ -52,6 +52,9 @@ class Jobs:
         scheduler.add_job(
             self._show_labels, "interval", minutes=1, misfire_grace_time=None, next_run_time=datetime.now(UTC)
         )
+        scheduler.add_job(
+            self._show_drift, "interval", minutes=1, misfire_grace_time=None, next_run_time=datetime.now(UTC)
+        )
         scheduler.start()
         try:
             yield
@@ -82,3 +85,9 @@ class Jobs:
             self._metrics.show_labels(self._store.labels.amounts())
         except StoreUnavailable as error:
             log.debug("figures on labels wait for the database: %s", error)
+
+    def _show_drift(self) -> None:
+        try:
+            self._metrics.show_drift(self._store.drift.of_day(self._engine.scorer.version))
+        except StoreUnavailable as error:
+            log.debug("figures on drift wait for the database: %s", error)

@@ -11,6 +11,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Date,
     Dialect,
     Double,
     ForeignKey,
@@ -302,6 +303,33 @@ COMPARISONS = Table(
     Column("after_negative", Boolean, nullable=False),
     Column("before_confidence", Double, nullable=False),
     Column("after_confidence", Double, nullable=False),
+)
+
+# Kept without a tie to `items` or `models`: what days were must outlive the items, and any model may score.
+DRIFT_DAYS = Table(
+    "drift_days",
+    METADATA,
+    Column("model", Text, primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("items", BigInteger, nullable=False),
+    Column("reference", Boolean, nullable=False),
+    Column("found", JSON, nullable=False),
+)
+
+DRIFT = Table(
+    "drift",
+    METADATA,
+    Column("model", Text, primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("measure", Text, primary_key=True),
+    Column("items", BigInteger, nullable=False),
+    Column("value", Double),
+    Column("expected", Double),
+    Column("z", Double),
+    Column("statistic", Double),
+    Column("threshold", Double),
+    Column("note", Text),
+    Column("verdict", Text, nullable=False),
 )
 
 

@@ -34,6 +34,7 @@ from monitor.schema import (
     scored_of,
 )
 from monitor.stored_deliveries import StoredDeliveries, read_alerts
+from monitor.stored_drift import StoredDrift
 from monitor.stored_labels import StoredLabels
 from monitor.stored_retrainings import StoredRetrainings
 
@@ -57,6 +58,7 @@ class Store:
         models: the registry of models.
         retrainings: what was trained to be champion.
         deliveries: what each channel has been told of each alert.
+        drift: how the news of days differs from that of the days before.
 
     Args:
         url: `sqlite:///FILE`, `sqlite://` (in memory, gone when closed), or for several workers
@@ -75,6 +77,7 @@ class Store:
         self.models = Models(self._database)
         self.retrainings = StoredRetrainings(self._database)
         self.deliveries = StoredDeliveries(self._database)
+        self.drift = StoredDrift(self._database)
 
     def close(self) -> None:
         """Disconnect, and let another worker evaluate."""
@@ -239,14 +242,10 @@ class Store:
 
     def counts(self) -> dict[str, int]:
         """How many `items`, distinct `stories` and `alerts` are stored."""
-        query = sa.select(
-            sa.select(sa.func.count()).select_from(ITEMS).scalar_subquery(),
-            sa.select(sa.func.count(ITEMS.c.story.distinct())).scalar_subquery(),
-            sa.select(sa.func.count()).select_from(ALERTS).scalar_subquery(),
-        )
+        counted = {"items": ITEMS.c.id, "stories": ITEMS.c.story.distinct(), "alerts": ALERTS.c.id}
+        parts = (sa.select(sa.func.count(of)).scalar_subquery().label(name) for name, of in counted.items())
         with self._database.read("count what it holds") as connection:
-            items, stories, alerts = connection.execute(query).one()
-        return {"items": items, "stories": stories, "alerts": alerts}
+            return dict(connection.execute(sa.select(*parts)).mappings().one())
 
     # Evaluations and alerts
 

@@ -15,6 +15,7 @@ FOUNDATIONS = {
     "monitor.wire",
     "monitor.config",
     "monitor.desk_settings",
+    "monitor.drift",
     "monitor.entities",
     "monitor.label_settings",
     "monitor.labels",
@@ -33,6 +34,7 @@ PARTS = {
     "store": {
         *("monitor.store", "monitor.batches", "monitor.positions", "monitor.stored_labels", "monitor.models"),
         *("monitor.stored_retrainings", "monitor.stored_deliveries"),
+        "monitor.stored_drift",
         *("monitor.database", "monitor.schema", "monitor.migrations.env"),
     },
     "stories": {"monitor.stories"},
@@ -80,6 +82,7 @@ DOORS = {
         "monitor/models.py",
         "monitor/stored_deliveries.py",
         "monitor/stored_retrainings.py",
+        "monitor/stored_drift.py",
         "monitor/database.py",
         "monitor/schema.py",
         "monitor/migrations/",
