@@ -30,6 +30,7 @@ CHAMPION: Final = "champion"
 
 Notify = Callable[[str], None]
 FileState = Literal["complete", "missing", "changed"]
+_OPENING: Final = threading.Lock()  # one model at a time: what torch changes of itself to export, it does for all
 _PROBE: Final = "Bank posts record loss"
 _LEAVE_S: Final = 3.0
 """How long, at the end, a model that is being opened is waited for."""
@@ -323,7 +324,8 @@ def opened(settings: ModelSettings, notify: Notify, *, in_caller: bool = False) 
         CheckpointError: the model cannot be used, or gives no probabilities.
         ScorerError: the backend, device, precision or cache folder asked for cannot be.
     """
-    scorer = open_scorer(settings, notify, in_caller=in_caller)
+    with _OPENING:
+        scorer = open_scorer(settings, notify, in_caller=in_caller)
     for task, probs in scorer.predict([_PROBE]).items():
         if not np.isfinite(probs).all():
             raise CheckpointError(

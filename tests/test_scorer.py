@@ -498,6 +498,16 @@ def settings(tiny, cache_dir: Path, **changes) -> ModelSettings:
     return ModelSettings(path=str(tiny.folder), backend="onnx", cache_dir=cache_dir, **changes)
 
 
+def test_a_model_that_runs_in_its_caller_starts_no_thread_and_answers_as_one_on_every_core_does(tiny, tmp_path):
+    every_core = open_scorer(settings(tiny, tmp_path))
+    expected, before = every_core.predict(VARIED), threading.active_count()
+    in_caller = open_scorer(settings(tiny, tmp_path), in_caller=True)
+    answers = in_caller.predict(VARIED)
+    assert (threading.active_count(), in_caller.at_once) == (before, 1)
+    for task, probs in expected.items():
+        np.testing.assert_allclose(answers[task], probs, atol=1e-6)
+
+
 def test_a_model_is_exported_once_and_then_found_again(tiny, tmp_path):
     told: list[str] = []
     first = open_scorer(settings(tiny, tmp_path), told.append)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import random
 import shutil
 import signal
@@ -9,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
@@ -31,7 +33,7 @@ from monitor.models import Model
 from monitor.records import Entry, NewsItem
 from monitor.retrain_settings import RetrainSettings
 from monitor.retraining import Comparison, Phase, Retraining
-from monitor.shadow import Shadow
+from monitor.shadow import NICENESS, Shadow
 from monitor.spike_settings import SpikeSettings
 from monitor.store import Store
 from monitor.stored_retrainings import LostRetraining
@@ -195,6 +197,11 @@ def test_a_challenger_that_agrees_is_promoted_takes_over_is_watched_and_stays(tr
         with _running(settings, metrics), news.growing():
             ended = _ended(store)
             until(lambda: _newest_by(tmp_path, "alike"))
+            [thread] = [one.native_id for one in threading.enumerate() if one.name == "shadow"]
+            if sys.platform == "linux":
+                assert thread is not None
+                own, of_scoring = (os.getpriority(os.PRIO_PROCESS, one) for one in (thread, os.getpid()))
+                assert own == NICENESS > of_scoring, "scoring goes first"
         assert (ended.outcome, ended.step, ended.promotion) == ("promoted", "watch", 2)
         assert _promotions(store) == [("base", "anna@desk"), ("alike", "retraining 1")]
         assert _passed(ended.found["shadow"]) == AGREE
@@ -700,6 +707,24 @@ def test_a_kill_during_the_shadow_and_one_between_promotion_and_note_are_healed(
     assert _promotions(store) == [("base", "anna@desk"), ("alike", "retraining 1")]
     with _alive(_process(settings, tmp_path)):
         until(lambda: _all_once(tmp_path, news), within_s=120)
+
+
+def test_a_stop_while_the_challenger_is_being_opened_does_not_wait_for_it(
+    trained: Path, tmp_path: Path, store: Store
+) -> None:
+    settings = _settings(tmp_path, tmp_path / "cache")
+    News(tmp_path / "news.jsonl")
+    _at_shadow(settings, store, trained, "alike")
+    for exported in (tmp_path / "cache").glob("alike-*"):
+        exported.unlink()
+    with _alive(_process(settings, tmp_path)) as process:
+        until(lambda: "exporting model alike" in (tmp_path / "log").read_text(), within_s=120)
+        started_s = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0, (tmp_path / "log").read_text()
+        assert time.monotonic() - started_s < 10
+    assert "stopped, with nothing half-written" in (tmp_path / "log").read_text()
+    assert store.retrainings.running() is not None
 
 
 def test_a_kill_between_a_rollback_and_the_note_of_it_is_healed(trained: Path, tmp_path: Path, store: Store) -> None:
