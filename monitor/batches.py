@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from monitor.database import Database
 from monitor.positions import Positions
 from monitor.records import Counts, Entry, PositionUpdate, Series, bucket_start
-from monitor.schema import BUCKETS, ITEM_ENTITIES, ITEMS, entity_rows, item_row
+from monitor.rows import entity_rows, item_row
+from monitor.schema import BUCKETS, ITEM_ENTITIES, ITEMS
 
 _COUNTS: Final = tuple(field.name for field in fields(Counts))
 

@@ -24,15 +24,8 @@ from monitor.records import (
     StoredItem,
     bucket_start,
 )
-from monitor.schema import (
-    ALERTS,
-    BUCKETS,
-    EVALUATIONS,
-    ITEM_ENTITIES,
-    ITEMS,
-    alert_row,
-    scored_of,
-)
+from monitor.rows import alert_row, scored_of
+from monitor.schema import ALERTS, BUCKETS, EVALUATIONS, ITEM_ENTITIES, ITEMS
 from monitor.stored_deliveries import StoredDeliveries, read_alerts
 from monitor.stored_drift import StoredDrift
 from monitor.stored_labels import StoredLabels

@@ -7,7 +7,8 @@ import sqlalchemy as sa
 
 from monitor.database import Database
 from monitor.records import Alert
-from monitor.schema import ALERTS, DELIVERIES, Moment, alert_of, relabelled
+from monitor.rows import alert_of, relabelled
+from monitor.schema import ALERTS, DELIVERIES, Moment
 
 # Nothing holds it, or it is the end of what the channel heard of.
 _NOT_HELD: Final = sa.or_(

@@ -10,7 +10,8 @@ from monitor.database import Database
 from monitor.labels import TASKS, Label, Labelled, LabelledItem, Task, unknown_label
 from monitor.positions import Positions
 from monitor.records import PositionUpdate, RecordError, Scored
-from monitor.schema import ITEMS, LABELLED_ITEMS, LABELS, scored_of
+from monitor.rows import scored_of
+from monitor.schema import ITEMS, LABELLED_ITEMS, LABELS
 from monitor.wire import shown
 
 _IDS: Final = 500  # in one statement, well below every database's limit of parameters
