@@ -3,7 +3,8 @@
 Out-of-sample probabilities come from a logistic regression on the champion's features of each text, cross-validated
 so that no text, nor a copy of it, is in what its own probabilities are learned from. Confident learning (Northcutt et
 al., arXiv:1911.00068, as cleanlab has it) makes of them the share of wrong labels, and which they are. Nothing is
-dropped: what is suspicious may be what the champion has to learn.
+dropped: what is suspicious may be what the champion has to learn. A wrong label that the champion itself was trained
+on is harder to see.
 """
 
 import warnings

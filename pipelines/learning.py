@@ -1,8 +1,10 @@
 """Fitting a network to a set of labelled texts with the Hugging Face Trainer."""
 
 import json
+import logging
 import os
 import random
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from transformers import (
     EarlyStoppingCallback,
     EvalPrediction,
+    PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -35,6 +38,8 @@ from pipelines.augmentation import Dress, dresses
 from pipelines.dataset import Dataset
 from pipelines.objective import Objective
 from pipelines.options import Options
+
+log = logging.getLogger(__name__)
 
 
 def fit(data: Dataset, folder: Path, options: Options, report_to: Sequence[str] = ()) -> MultiTaskNetwork:
@@ -127,6 +132,7 @@ def fit(data: Dataset, folder: Path, options: Options, report_to: Sequence[str] 
                 ddp_backend="gloo" if on_cpu and processes > 1 else None,
                 ddp_broadcast_buffers=False,  # each process adds up the losses of its own share
                 report_to=list(report_to) or "none",
+                disable_tqdm=not sys.stderr.isatty(),
             ),
             data_collator=collate,
             train_dataset=_Rows(data.train, tokenizer, options, taught),
@@ -136,6 +142,7 @@ def fit(data: Dataset, folder: Path, options: Options, report_to: Sequence[str] 
         )
     except (RuntimeError, ImportError) as error:
         raise ValueError(f"training cannot start: {' '.join(str(error).split())}") from error
+    trainer.remove_callback(PrinterCallback)  # without a bar; standard output may be anything's
     trainer.options = options
     trainer.aggregator = _aggregator(options.conflicts)
     trainer.train(resume_from_checkpoint=last_save(folder))
@@ -275,7 +282,7 @@ class _Trainer(Trainer):
 
 
 class _Steps(TrainerCallback):
-    """Tells the objective when the weights have changed, and when an epoch ends."""
+    """Tells the objective when the weights have changed, and when an epoch ends, and the log how it goes."""
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
@@ -286,6 +293,18 @@ class _Steps(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
     ) -> None:
         _objective(given["model"]).end_epoch()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **given: Any,
+    ) -> None:
+        if state.is_world_process_zero:
+            figures = ", ".join(f"{name} {value}" for name, value in (logs or {}).items())
+            log.info("step %d of %d: %s", state.global_step, state.max_steps, figures)
 
 
 def _objective(model: nn.Module) -> Objective:

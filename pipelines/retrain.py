@@ -68,7 +68,7 @@ def retrain(settings: Settings, trigger: Trigger, now: Callable[[], datetime]) -
             f'"{CHAMPION}"'
         )
     for name in settings.retrain.report_to:
-        if importlib.util.find_spec(name) is None:
+        if (found := importlib.util.find_spec(name)) is None or found.origin is None:  # a folder of that name
             raise Misuse(
                 f"retrain.report_to names {name!r}, which is not installed; pip install {name}, or take it out of "
                 "the list"
@@ -149,9 +149,15 @@ class _Loop:
     def _learned(self) -> pd.DataFrame | None:
         """What the champion was trained on, if a retraining made it and its snapshot is there."""
         for row in self._store.retrainings.newest():
-            if row.challenger == self._champion.version and snapshot.exists(row.folder / SNAPSHOT):
+            if row.challenger != self._champion.version:
+                continue
+            if snapshot.exists(row.folder / SNAPSHOT):
                 theirs, _ = snapshot.read(row.folder / SNAPSHOT, row.snapshot)
                 return pd.concat([theirs.train, theirs.development], ignore_index=True)
+            log.warning(
+                "%s is gone, so nobody knows which labels the champion was trained on; it may look better than it is",
+                row.folder / SNAPSHOT,
+            )
         return None
 
     def _audit(self) -> None:

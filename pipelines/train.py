@@ -1,5 +1,6 @@
 """Train a model on every task at once and write it as a checkpoint: `python -m pipelines.train --output DIR`."""
 
+import logging
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -147,6 +148,8 @@ def main(
     report_to: Annotated[list[str] | None, typer.Option(help="`tensorboard` or `wandb`; may be given twice")] = None,
 ) -> None:
     """Train a model on labelled texts and write it as a checkpoint."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("pipelines").setLevel(logging.INFO)
     flags = {
         "encoder": encoder,
         "epochs": epochs,

@@ -21,12 +21,12 @@ from tests.retraining_world import Told, add, texts, told, write_champion, write
 @pytest.fixture(scope="module")
 def champion(tmp_path_factory: pytest.TempPathFactory) -> checkpoint.Checkpoint:
     folder = tmp_path_factory.mktemp("champion")
-    return checkpoint.read(write_champion(folder / "model", tiny_model.write_encoder(folder / "encoder"), epochs=3))
+    return checkpoint.read(write_champion(folder / "model", tiny_model.write_encoder(folder / "encoder"), epochs=8))
 
 
 def taken(items: list[Told], folder: Path) -> Snapshot:
     settings = RetrainSettings(
-        base_data=write_table(folder / "base.csv", texts(100, 5)),
+        base_data=write_table(folder / "base.csv", texts(100, 5, "qrstuvw")),
         reference=write_table(folder / "reference.csv", texts(60, 6, "klmnop")),
         min_labels=20,
     )

@@ -44,7 +44,7 @@ class Desk:
 
     def __init__(self, folder: Path, champion: Path, *, epochs: float = 4, retrain_keys: str = "") -> None:
         self.folder = folder
-        write_table(folder / "base.csv", texts(200, 5))
+        write_table(folder / "base.csv", texts(200, 5, "qrstuvw"))
         write_table(folder / "reference.csv", texts(120, 6, "klmnop"))
         (folder / "options.toml").write_text(LEARNING.format(epochs=epochs))
         self.file = folder / "monitor.toml"
@@ -98,14 +98,13 @@ def is_whole(desk: Desk, row: Retraining) -> None:
     taken, sha256 = snapshot.read(row.folder / "snapshot", row.snapshot)
     assert sha256 == row.snapshot
     assert (len(taken.newest), row.found["snapshot"]["learned"]) == (48, 192)
-    assert list(row.found)[:4] == ["snapshot", "audit", "train", "gate"] or set(row.found) > {"snapshot", "gate"}
+    assert set(row.found) - {"resumed"} == {"snapshot", "audit", "train", "gate"}
     assert row.found["train"]["files"] == model.files
     assert row.found["gate"]["passed"] is True
     assert "accuracy" in (row.folder / "gate.txt").read_text()
     with (row.folder / "audit.csv").open() as file:
         assert csv.DictReader(file).fieldnames[0] == "item"  # type: ignore[index]
     assert not (row.folder / "model" / "run").exists()
-    desk.store.retrainings.get(row.number)
 
 
 def test_a_challenger_that_learned_from_labels_is_better_and_goes_into_the_shadow(desk: Desk) -> None:
@@ -115,7 +114,8 @@ def test_a_challenger_that_learned_from_labels_is_better_and_goes_into_the_shado
     row = desk.store.retrainings.running()
     assert row is not None
     is_whole(desk, row)
-    assert (row.number, row.trigger, row.found["snapshot"]["base"]) == (1, "hand", 192)
+    assert (row.number, row.trigger) == (1, "hand")
+    assert 180 <= row.found["snapshot"]["base"] <= 192
     metrics = checkpoint.read(row.folder / "model").info.metrics
     assert metrics["validation_topic"]["accuracy"] >= 0.9  # type: ignore[index, call-overload]
     assert "daemons score 25 % of the news with both models now, and promote it once 2000 items" in done.stderr
@@ -156,50 +156,41 @@ def half(path, *given):
 exec(sys.argv[2])
 retrain.retrain(config.load(Path(sys.argv[1])), "schedule", lambda: datetime.now(UTC))
 """
-MOMENTS = {
-    "before the snapshot": ("snapshot", "dies(selection, 'select')"),
-    "a file of the snapshot is half written": ("snapshot", "Path.write_bytes = half"),
-    "before the snapshot's manifest": ("snapshot", "dies(documents, 'replace')"),
-    "the snapshot is whole, and not noted": ("snapshot", "dies(snapshot, 'write', before=False)"),
-    "in the audit": ("audit", "dies(audit, 'audit', before=False)"),
-    "before the first save of training": ("train", "dies(learning, '_claim', before=False)"),
-    "the weights are written, and not noted": ("train", "dies(train, 'learn', before=False)"),
-    "the weights are newer than their description": ("calibrate", "dies(checkpoint, 'write_info', after=1)"),
-    "half calibrated": ("calibrate", "dies(train, 'measure')"),
-    "calibrated, and not noted": ("calibrate", "dies(train, 'calibrate', before=False)"),
-    "in the gate": ("gate", "dies(gate, 'judge', before=False)"),
-    "in the registry, and not noted": ("gate", "dies(retrain._Loop, '_add', before=False)"),
-}
+MOMENTS = (
+    ("snapshot", "Path.write_bytes = half"),
+    ("snapshot", "dies(documents, 'replace')"),  # all but the manifest is there
+    ("snapshot", "dies(snapshot, 'write', before=False)"),  # it is whole, and not noted
+    ("audit", "dies(audit, 'audit', before=False)"),
+    ("train", "dies(learning, '_claim', before=False)"),  # before the first save
+    ("train", "dies(train, 'learn', before=False)"),  # the weights are written, and not noted
+    ("calibrate", "dies(checkpoint, 'write_info', after=1)"),  # the weights are newer than their description
+    ("calibrate", "dies(train, 'measure')"),  # there are temperatures, and no figures
+    ("calibrate", "dies(train, 'calibrate', before=False)"),  # all is there, and not noted
+    ("gate", "dies(gate, 'judge', before=False)"),
+    ("gate", "dies(retrain._Loop, '_add', before=False)"),  # it is in the registry, and not noted
+)
 
 
-@pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory, champion: Path) -> Desk:
-    """A desk whose retraining is run, and killed, once for each moment; each begins anew."""
-    made = Desk(tmp_path_factory.mktemp("killed"), champion)
-    add(made.store, told(240))
-    return made
+def test_killed_again_and_again_it_goes_on_and_takes_nothing_half_for_whole(desk: Desk) -> None:
+    sha256: set[str] = set()
+    for step, script in MOMENTS:
+        killed = subprocess.run(
+            [sys.executable, "-c", KILLED, str(desk.file), script], capture_output=True, text=True, timeout=600,
+            cwd=ROOT, env=ENVIRONMENT,
+        )  # fmt: skip
+        assert killed.returncode == -signal.SIGKILL, f"{script}: {killed.stderr}"
+        left = desk.store.retrainings.running()
+        assert left is not None, script
+        assert (left.number, left.step, left.trigger) == (1, step, "schedule"), script
+        sha256 |= {left.snapshot} if left.snapshot else set()
 
+    row = retrain(desk.settings, "hand", now)
 
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_after_a_kill_the_same_command_goes_on_and_takes_nothing_half_for_whole(started: Desk, moment: str) -> None:
-    step, script = MOMENTS[moment]
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, str(started.file), script], capture_output=True, text=True, timeout=600,
-        cwd=ROOT, env=ENVIRONMENT,
-    )  # fmt: skip
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    left = started.store.retrainings.running()
-    assert left is not None
-    assert (left.step, left.trigger) == (step, "schedule")
-    sha256 = left.snapshot
-
-    row = retrain(started.settings, "hand", now)
-
-    assert row.number == left.number
-    assert sha256 in (None, row.snapshot)
-    assert row.found["resumed"] == {step: 1}
-    is_whole(started, row)
-    started.store.retrainings.end(row, "refused", "for the next test", now())
+    assert sha256 == {row.snapshot}
+    # The first of the eleven began it, and each later one and this one took it over where the one before had died.
+    assert row.found["resumed"] == {"snapshot": 3, "audit": 1, "train": 2, "calibrate": 3, "gate": 2}
+    is_whole(desk, row)
+    assert [model.version for model in desk.store.models.all()] == [desk.version, row.challenger]
 
 
 def test_training_that_is_killed_goes_on_from_its_last_save(tmp_path: Path, champion: Path) -> None:

@@ -22,7 +22,7 @@ TASKS = tiny_model.TASKS
 @pytest.fixture
 def settings(tmp_path: Path) -> RetrainSettings:
     return RetrainSettings(
-        base_data=write_table(tmp_path / "base.csv", texts(300, 5)),
+        base_data=write_table(tmp_path / "base.csv", texts(300, 5, "qrstuvw")),
         reference=write_table(tmp_path / "reference.csv", texts(60, 6, "klmnop")),
         min_labels=20,
     )
@@ -100,7 +100,10 @@ def test_what_stands_in_the_reference_set_is_neither_learned_nor_measured_on_as_
 
 def test_a_text_that_people_labelled_is_not_also_learned_as_base_data(settings: RetrainSettings) -> None:
     items = told(100)
-    write_table(settings.base_data, [*texts(50, 5), (items[0].title, "Energy", "negative"), (items[1].title, "", "")])
+    write_table(
+        settings.base_data,
+        [*texts(50, 5, "qrstuvw"), (items[0].title, "Energy", "negative"), (items[1].title, "", "")],
+    )
 
     taken = select(items, replace(settings, base_ratio=99))
 
