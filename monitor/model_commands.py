@@ -1,6 +1,7 @@
 """The commands on the registry of models: `sentiment-monitor models ...`."""
 
 import getpass
+import json
 import os
 import platform
 import sys
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="models", help='The registry of models: what `model.path = "champion"` follows.', no_args_is_help=True
 )
-_HEAD = ("version", "parent", "added", "champion since", "files", "folder", "note")
 
 VersionArgument = Annotated[str, typer.Argument(help="Version of a model, as `models list` shows it.")]
 OverlapOption = Annotated[
@@ -39,28 +39,53 @@ ReasonOption = Annotated[str | None, typer.Option(help="Why, for the record.")]
 
 
 @app.command("list")
-def list_models(config_path: ConfigOption = None) -> None:
-    """Every model: since when it is champion, and whether its files are there as they were when it was added."""
-    from monitor.champion import file_state
+def list_models(
+    retraining: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of a retraining: show that one, with all that the gate measured."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts: all that is known, as JSON.")] = False,
+    config_path: ConfigOption = None,
+) -> None:
+    """Every model: its data, when it was champion, whether its files are as they were; then the retrainings."""
+    from monitor import model_listing as listing
     from monitor.store import Store
 
     with Store(config.load(config_path).store.url) as store:
-        models, champion = store.models.all(), store.models.champion()
-    rows = [
-        (
-            model.version,
-            model.parent or "",
-            _at(model.added_at),
-            _at(champion.promoted_at) if champion and champion.version == model.version else "",
-            file_state(model),
-            str(model.folder),
-            model.note or "",
-        )
-        for model in models
-    ]
-    print_table(sys.stdout, _HEAD, rows)
-    if champion is not None:
-        note(f"{champion.version} was promoted by {champion.by}: {champion.reason or 'no reason given'}")
+        if retraining is not None:
+            _show_retraining(store, retraining, as_json)
+            return
+        retrainings = store.retrainings.newest()
+        models = listing.listed(store, retrainings)
+    if as_json:
+        _write_json(listing.as_json(models, retrainings))
+        return
+    print_table(sys.stdout, listing.MODEL_HEAD, [listing.model_row(one) for one in models])
+    if retrainings:
+        shown = listing.shown(retrainings)
+        sys.stdout.write("\n")
+        print_table(sys.stdout, listing.RETRAINING_HEAD, [listing.retraining_row(one) for one in shown])
+        if len(shown) < len(retrainings):
+            note(f"and {len(retrainings) - len(shown)} retrainings before; --json lists them")
+    for one in models:
+        if one.terms and one.terms[-1].until is None:
+            term = one.terms[-1]
+            note(f"{one.model.version} was promoted by {term.by}: {term.reason or 'no reason given'}")
+
+
+@app.command()
+def abandon(reason: ReasonOption = None, config_path: ConfigOption = None) -> None:
+    """End the retraining that goes on, as failed; its process stops by itself within half a minute."""
+    from monitor.store import Store
+
+    with Store(config.load(config_path).store.url) as store:
+        why = f"abandoned by {_person()}" + (f": {reason}" if reason else "")
+        ended = store.retrainings.abandon(why, datetime.now(UTC))
+    if ended is None:
+        raise Misuse("no retraining goes on; see sentiment-monitor models list")
+    sys.stdout.write(f"retraining {ended.number} is abandoned at step {ended.step}\n")
+    if ended.step == "watch":
+        note(f"model {ended.challenger} stays champion; sentiment-monitor models rollback takes that back")
 
 
 @app.command()
@@ -151,6 +176,31 @@ def drift(
             sys.stdout.write(sentence(row) + "\n")
     if not found:
         note("no day was looked at yet; run python -m pipelines.drift once a day of news is complete")
+
+
+def _show_retraining(store: "Store", number: int, as_json: bool) -> None:
+    from monitor import model_listing as listing
+
+    one = store.retrainings.get(number)
+    if as_json:
+        _write_json(listing.retraining_json(one))
+        return
+    facts = listing.facts(one)
+    width = max(len(name) for name, _ in facts)
+    for name, text in facts:
+        sys.stdout.write(f"{name.ljust(width)}  {text}\n")
+    if table := listing.gate_table(one):
+        sys.stdout.write("\n")
+        print_table(sys.stdout, table[0], table[1:])
+
+
+def _write_json(value: object) -> None:
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, default=_plain)
+    sys.stdout.write("\n")
+
+
+def _plain(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def _known(store: "Store", version: str) -> "Model":

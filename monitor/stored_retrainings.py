@@ -98,6 +98,18 @@ class StoredRetrainings:
         self._update(retraining, seen_at=now, **changes)
         return replace(retraining, seen_at=now, **changes)
 
+    def abandon(self, reason: str, now: datetime) -> Retraining | None:
+        """End the one that goes on as failed, whoever works on it; None where none does.
+
+        Its process hears of it at its next `beat`.
+        """
+        changes: dict[str, Any] = {"outcome": "failed", "reason": reason, "ended_at": now}
+        goes_on = RETRAININGS.c.outcome.is_(None)
+        with self._database.write("abandon a retraining") as connection:
+            update = sa.update(RETRAININGS).where(goes_on).values(**changes).returning(RETRAININGS.c.number)
+            number = connection.scalar(update)
+        return None if number is None else self.get(number)
+
     def running(self) -> Retraining | None:
         """The one that goes on."""
         with self._database.read("read which retraining goes on") as connection:

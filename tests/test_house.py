@@ -64,7 +64,7 @@ ABOVE = [
     },
     {"monitor.daemon", "monitor.demo"},
     {"monitor.output", "monitor.inputs"},
-    {"monitor.labelling_commands", "monitor.model_commands"},
+    {"monitor.labelling_commands", "monitor.model_commands", "monitor.model_listing"},
     {"monitor.tuning", "monitor.tuning_report", "monitor.tuning_picture"},
     {"monitor.backtest"},
     {"monitor.cli"},

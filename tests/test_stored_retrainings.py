@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from monitor.models import Model
-from monitor.retraining import SILENT_AFTER, Comparison, Retraining
+from monitor.retraining import SILENT_AFTER, Comparison, Retraining, Step
 from monitor.store import Store
 from monitor.stored_retrainings import LostRetraining, RetrainingRuns
 
@@ -83,3 +83,17 @@ def test_an_item_is_compared_once_in_each_phase(store: Store) -> None:
     assert store.retrainings.count_comparisons(begun, "shadow") == 2
     assert store.retrainings.comparisons(begun, ["shadow"]) == [_compared("x"), later]
     assert len(store.retrainings.comparisons(begun, ["shadow", "watch"])) == 3
+
+
+@pytest.mark.parametrize("step", ["snapshot", "gate", "shadow", "watch"])
+def test_one_is_abandoned_at_any_step_whoever_works_on_it(store: Store, step: Step) -> None:
+    begun = store.retrainings.advance(_begin(store), NOON, step=step)
+    later = NOON + timedelta(minutes=1)
+    ended = store.retrainings.abandon("abandoned by ann: stuck", later)
+    assert ended is not None
+    assert (ended.outcome, ended.reason, ended.ended_at) == ("failed", "abandoned by ann: stuck", later)
+    assert (ended.step, ended.by) == (step, "one:1")
+    with pytest.raises(LostRetraining, match="it ended, failed"):
+        store.retrainings.beat(begun, later)
+    assert store.retrainings.abandon("again", later) is None
+    assert _begin(store, by="two:2").number == 2
