@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice, repeat
 from pathlib import Path
@@ -125,7 +125,8 @@ def run(config_path: ConfigOption = None) -> None:
     # While a broker is away it writes ten lines a second, which say no more than the monitor's own one.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     try:
-        opening = Daemon(settings, Metrics(process_registry()), alert_log=sys.stdout).run()
+        metrics = Metrics(process_registry())
+        opening = Daemon(settings, metrics, alert_log=sys.stdout, config_path=config_path).run()
     except Stopped as stopped:
         if stopped.at_once:
             raise MonitorError("stopped at once; what was in hand is read again at the next start") from stopped
@@ -252,6 +253,7 @@ def check(config_path: ConfigOption = None) -> None:
     from monitor.delivery import AlertmanagerReceiver
     from monitor.following import follow
     from monitor.model.scorer import open_scorer
+    from monitor.retraining_schedule import recurring, told
     from monitor.sources import kafka
     from monitor.sources.files import FileSource
     from monitor.store import Store
@@ -286,6 +288,8 @@ def check(config_path: ConfigOption = None) -> None:
         with closing(AlertmanagerReceiver(url, settings.alerts)) as receiver:
             return receiver.check()
 
+    if recurring(settings):
+        checks["schedule"] = lambda: told(settings, datetime.now(UTC))
     if (labels := settings.labels.topic) is not None:
         checks["labels"] = lambda: kafka.check(replace(settings.kafka, topic=labels))
     for url in settings.alerts.alertmanager_urls:

@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Final, Literal, TextIO, TypeVar
 
@@ -76,6 +77,7 @@ class Daemon:
     Args:
         alert_log: gets every change of an alert as a line of JSON.
         now: the wall clock.
+        config_path: the file of the settings, for the processes that it starts.
     """
 
     def __init__(
@@ -84,8 +86,10 @@ class Daemon:
         metrics: Metrics,
         alert_log: TextIO,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        config_path: Path | None = None,
     ) -> None:
         self._settings = settings
+        self._config_path = config_path
         self._metrics = metrics
         self._alert_log = alert_log
         self._now = now
@@ -138,7 +142,14 @@ class Daemon:
             delivery = life.enter_context(closing(self._delivery(store)))
             del scorer  # the engine's alone, so that its memory is free once another has taken over
             jobs = Jobs(
-                self._settings, store, engine, delivery, self._metrics, now=self._now, leaving=self._stopping.is_set
+                self._settings,
+                store,
+                engine,
+                delivery,
+                self._metrics,
+                config_path=self._config_path,
+                now=self._now,
+                leaving=self._stopping.is_set,
             )
             shadow = self._shadow = Shadow(settings, store, models, self._metrics, self._now)
             with jobs.running(), self._reading_labels(store), models.watched(), shadow.watched():

@@ -1,4 +1,4 @@
-"""Opening a database: its transactions, migrations and locks, and what its errors mean. Only `store` imports it."""
+"""Opening a database: its transactions, migrations and locks, and what its errors mean."""
 
 import sqlite3
 import threading
@@ -73,6 +73,11 @@ class Database:
         except BaseException:
             self._engine.dispose()
             raise
+
+    @property
+    def engine(self) -> Engine:
+        """For a library with statements of its own, such as APScheduler; its errors are SQLAlchemy's."""
+        return self._engine
 
     def close(self) -> None:
         """Disconnect, and give up the lock that is held."""

@@ -22,6 +22,7 @@ from monitor.drift import ACCURACY, Drift
 from monitor.labels import TASKS, Label, Labelled, Task, agreement
 from monitor.records import Channel, Counts, Entry, Reason, Series, Severity
 from monitor.retraining import Phase
+from monitor.retraining_metrics import RetrainingMetrics
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 DELAY_SECONDS = (0.1, 0.25, 0.5, 1, 5, 15, 60, 300, 900, 3600, 6 * 3600, 24 * 3600)
@@ -205,6 +206,7 @@ class Metrics:
             ["task"],
             registry=registry,
         )
+        self.retraining = RetrainingMetrics(registry)
 
     def prepare(
         self, topics: Sequence[str], sentiments: Sequence[str], reasons: Sequence[Reason], entities: Sequence[str]
@@ -238,6 +240,7 @@ class Metrics:
             for dimension in ("topic", "entity"):
                 self.alerts_opened.labels(dimension, severity)
                 self.alerts_resolved.labels(dimension)
+        self.retraining.prepare()
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """What a scrape gets: the metrics in a format that its `Accept` header takes, and the content type."""

@@ -3,24 +3,41 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from monitor.spike_settings import STRICT
 
+
+def _cron(text: str) -> str:
+    from monitor.cron import check_cron  # here, as it takes long to import and few settings name a time
+
+    return check_cron(text)
+
+
+def _zone(name: str) -> str:
+    from monitor.cron import check_zone
+
+    return check_zone(name)
+
+
 Share = Annotated[float, Field(gt=0, lt=1)]
+Cron = Annotated[str, AfterValidator(_cron)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class RetrainSettings:
     """When a model is trained anew, from what, and what it must show before it scores."""
 
-    schedule: str | None = Field(
+    schedule: Cron | None = Field(
         default=None,
-        description="when the daemon starts a retraining, as five fields of cron, e.g. `0 3 * * sat`; unset: never, "
-        "for those who run `python -m pipelines.retrain` from a scheduler of their own",
+        description="when the daemon starts a retraining, as five fields of cron, e.g. `0 3 * * sat`; where "
+        "both a day of the month and a weekday are given, both must hold; unset: never, for those who run "
+        "`python -m pipelines.retrain` from a scheduler of their own",
     )
-    timezone: str = Field(default="UTC", description="time zone of `schedule`, e.g. `Europe/London`")
+    timezone: Annotated[str, AfterValidator(_zone)] = Field(
+        default="UTC", description="time zone of `schedule`, e.g. `Europe/London`"
+    )
     misfire_hours: float = Field(
         default=12.0, gt=0, description="how late a retraining may still start that was due while the daemon was down"
     )
@@ -106,7 +123,9 @@ class RetrainSettings:
 class DriftSettings:
     """How news is compared with what the model was trained on, once a day."""
 
-    at: str = Field(default="30 1 * * *", description="when the day before is looked at, as five fields of cron, UTC")
+    at: Cron = Field(
+        default="30 1 * * *", description="when the day before is looked at, as five fields of cron, UTC"
+    )
     enabled: bool = Field(default=False, description="whether drift is looked for")
     reference_days: int = Field(
         default=28, ge=7, description="days after a model's first that later ones are compared with"

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
@@ -11,7 +12,9 @@ from monitor.config import Settings
 from monitor.delivery import Delivery
 from monitor.engine import Engine
 from monitor.metrics import Metrics
-from monitor.store import Store, StoreUnavailable
+from monitor.retraining_figures import retraining_figures
+from monitor.retraining_schedule import RetrainingSchedule, pipeline_commands
+from monitor.store import Store, StoreError, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +23,7 @@ class Jobs:
     """The jobs of one daemon, each in a thread of the scheduler.
 
     Args:
+        config_path: of the settings, for the processes that it starts.
         now: the wall clock.
         leaving: whether the daemon was told to stop, so that no job needs to go on.
     """
@@ -32,6 +36,7 @@ class Jobs:
         delivery: Delivery,
         metrics: Metrics,
         *,
+        config_path: Path | None,
         now: Callable[[], datetime],
         leaving: Callable[[], bool],
     ) -> None:
@@ -42,6 +47,8 @@ class Jobs:
         self._metrics = metrics
         self._now = now
         self._leaving = leaving
+        commands = pipeline_commands(config_path)
+        self._retraining = RetrainingSchedule(settings, store, metrics, commands, now)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -55,9 +62,14 @@ class Jobs:
         scheduler.add_job(
             self._show_drift, "interval", minutes=1, misfire_grace_time=None, next_run_time=datetime.now(UTC)
         )
+        scheduler.add_job(
+            self._show_retraining, "interval", minutes=1, misfire_grace_time=None, next_run_time=datetime.now(UTC)
+        )
+        scheduler.add_job(self._retraining.look, "interval", seconds=5, misfire_grace_time=None)
         scheduler.start()
         try:
-            yield
+            with self._retraining.running():
+                yield
         finally:
             scheduler.shutdown(wait=True)
 
@@ -91,3 +103,9 @@ class Jobs:
             self._metrics.show_drift(self._store.drift.of_day(self._engine.scorer.version))
         except StoreUnavailable as error:
             log.debug("figures on drift wait for the database: %s", error)
+
+    def _show_retraining(self) -> None:
+        try:
+            self._metrics.retraining.show(retraining_figures(self._settings, self._store))
+        except StoreError as error:
+            log.debug("figures on retraining wait for the database: %s", error)

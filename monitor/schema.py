@@ -10,13 +10,16 @@ from sqlalchemy import (
     Date,
     Dialect,
     Double,
+    Float,
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
     TypeDecorator,
+    Unicode,
 )
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -296,6 +299,15 @@ COMPARISONS = Table(
     Column("after_negative", Boolean, nullable=False),
     Column("before_confidence", Double, nullable=False),
     Column("after_confidence", Double, nullable=False),
+)
+
+# Jobs as APScheduler keeps them.
+SCHEDULE = Table(
+    "schedule",
+    METADATA,
+    Column("id", Unicode(191), primary_key=True),
+    Column("next_run_time", Float(25), index=True),  # seconds since 1970
+    Column("job_state", LargeBinary, nullable=False),
 )
 
 # Kept without a tie to `items` or `models`: what days were must outlive the items, and any model may score.

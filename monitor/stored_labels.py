@@ -113,6 +113,13 @@ class StoredLabels:
                 labels.setdefault(label.item, []).append(label)
             return [LabelledItem(scored_of(item), item["story"], tuple(labels[item["id"]])) for item in items]
 
+    def count_since(self, since: datetime) -> dict[Task, int]:
+        """By task, how many items got a label after a moment; tasks without any are left out."""
+        items = sa.func.count(LABELS.c.item.distinct()).label("n")
+        query = sa.select(LABELS.c.task, items).where(LABELS.c.stored_at > since).group_by(LABELS.c.task)
+        with self._database.read("count labels") as connection:
+            return {row.task: row.n for row in connection.execute(query)}
+
     def newest_item_at(self) -> datetime | None:
         """The event time of the newest item; None: there is none."""
         with self._database.read("read the newest event time") as connection:

@@ -386,6 +386,7 @@ def test_what_an_older_release_stored_counts_each_item_as_a_story(tmp_path: Path
         ):
             old.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         for table in (
+            "schedule",
             "drift",
             "drift_days",
             "comparisons",

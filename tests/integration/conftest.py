@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import pytest
 
-from tests.integration.servers import Alertmanager, Kafka, PostgreSQL, Prometheus, UnavailableError
+from tests.integration.servers import Alertmanager, Kafka, PostgreSQL, Prometheus, Pushgateway, UnavailableError
 
 ENABLE = "make services"
 Server = TypeVar("Server")
@@ -81,6 +81,15 @@ def prometheus() -> Iterator[Callable[..., Prometheus]]:
             return server
 
         yield start
+
+
+@pytest.fixture
+def pushgateway() -> Iterator[Pushgateway]:
+    """A Pushgateway with nothing in it."""
+    with ExitStack() as stack:
+        server = _started("Pushgateway", Pushgateway, stack)
+        stack.callback(server.stop)
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,8 @@ from pipelines.services import Process, UnavailableError, free_port, run
 
 REPOSITORY = Path(__file__).parents[2]
 PROMETHEUS_CONFIG = REPOSITORY / "deploy" / "prometheus" / "prometheus.yml"
+RULES = REPOSITORY / "deploy" / "prometheus" / "retraining.rules.yml"
+DASHBOARD = REPOSITORY / "deploy" / "grafana" / "retraining.json"
 ALERTMANAGER_CONFIG = REPOSITORY / "deploy" / "alertmanager" / "alertmanager.yml"
 
 
@@ -174,6 +176,27 @@ class Prometheus:
         with urllib.request.urlopen(url, timeout=10) as response:
             result: list[dict[str, Any]] = json.load(response)["data"]["result"]
         return result
+
+    def stop(self) -> None:
+        self._process.stop()
+
+
+class Pushgateway:
+    """A Pushgateway with nothing in it, which keeps nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        binary = shutil.which("prometheus-pushgateway")
+        if binary is None:
+            raise UnavailableError("there is no prometheus-pushgateway on PATH")
+        address = f"127.0.0.1:{free_port()}"
+        self.url = f"http://{address}"
+        self._process = Process([binary, f"--web.listen-address={address}"], folder / "pushgateway.log")
+        self._process.wait_until(lambda: _answers(f"{self.url}/-/ready"), "Pushgateway")
+
+    def metrics(self) -> str:
+        """What a scrape gets."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=10) as response:
+            return str(response.read().decode())
 
     def stop(self) -> None:
         self._process.stop()

@@ -14,6 +14,7 @@ from tests.integration.servers import (
     Alertmanager,
     Kafka,
     Prometheus,
+    Pushgateway,
     UnavailableError,
 )
 from tests.support import until
@@ -28,6 +29,7 @@ def test_server_that_is_not_installed_says_what_is_missing(tmp_path: Path, monke
         (lambda: Kafka(tmp_path), "no java on PATH"),
         (lambda: Prometheus(tmp_path, "127.0.0.1:9"), "no prometheus on PATH"),
         (lambda: Alertmanager(tmp_path), "no prometheus-alertmanager on PATH"),
+        (lambda: Pushgateway(tmp_path), "no prometheus-pushgateway on PATH"),
     ):
         with pytest.raises(UnavailableError, match=missing):
             start()

@@ -3,15 +3,18 @@
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 import sqlalchemy as sa
 
 from monitor.store import Store, StoreUnavailable
+from tests.support import until
 from tests.test_models import RegistryContract
 from tests.test_store import RecallContract
 from tests.test_store_batches import FIRST_TIME, NEWS, NOW, BatchContract, entry, moved
 from tests.test_stored_labels import LabelContract, given, history
+from tests.test_stored_schedule import NEW_YEAR, SECOND, ScheduleContract, Worker, make_due, now
 
 pytestmark = pytest.mark.integration
 
@@ -150,3 +153,22 @@ def test_a_server_that_cannot_be_reached_is_named_without_its_password() -> None
             ) as caught:
                 Store(url)
             assert "secret" not in str(caught.value)
+
+
+class TestScheduleOnPostgres(ScheduleContract):
+    @pytest.fixture
+    def url(self, postgres_url: str) -> str:
+        return postgres_url
+
+    def test_a_server_that_was_away_stops_nothing_for_good(self, url: str, life: ExitStack) -> None:
+        worker = Worker(url, {"retrain": NEW_YEAR}, life)
+        end_sessions(url)
+        make_due(url, "retrain", now() - SECOND)
+
+        def looked() -> bool:
+            worker.schedule.look()
+            return bool(worker.due)
+
+        until(looked)
+        worker.leave()
+        assert worker.due == ["retrain"]

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what tests/integration starts: Java and Apache Kafka, Prometheus, Alertmanager, PostgreSQL.
+# Installs what tests/integration starts: Java and Apache Kafka, Prometheus, Alertmanager, Pushgateway, PostgreSQL.
 #
 # What is there is left alone; what is missing comes from Debian's packages (as root) and, for Kafka's jars, from
 # Maven into ${XDG_CACHE_HOME:-~/.cache}/sentiment-monitor/kafka-VERSION. No daemon is left running or enabled.
@@ -34,6 +34,7 @@ have_postgresql() {
     command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null
 }
 have_prometheus() { command -v prometheus >/dev/null && command -v promtool >/dev/null; }
+have_pushgateway() { command -v prometheus-pushgateway >/dev/null; }
 have_alertmanager() { command -v prometheus-alertmanager >/dev/null && command -v amtool >/dev/null; }
 
 apt_ready=""
@@ -103,6 +104,7 @@ if ensure java default-jre-headless "Kafka"; then
 fi
 if ensure prometheus prometheus "Prometheus"; then ready+=(Prometheus); fi
 if ensure alertmanager prometheus-alertmanager "Alertmanager"; then ready+=(Alertmanager); fi
+if ensure pushgateway prometheus-pushgateway "Pushgateway"; then ready+=(Pushgateway); fi
 if ensure postgresql postgresql "PostgreSQL"; then ready+=(PostgreSQL); fi
 
 printf 'services: ready for the tests:'
