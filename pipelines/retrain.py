@@ -8,6 +8,7 @@ first step that is not. What passes the gate is added to the registry of models,
 import importlib.util
 import logging
 import os
+import platform
 import re
 import shutil
 import sys
@@ -30,6 +31,7 @@ from monitor.models import Model, PromotionConflict
 from monitor.output import Misuse
 from monitor.records import MonitorError
 from monitor.retraining import LIVE, Retraining, Trigger
+from monitor.retraining_figures import push_figures
 from monitor.store import Store
 from pipelines import audit, documents, options, running, selection, snapshot, train
 from pipelines.options import Options
@@ -90,6 +92,7 @@ def retrain(settings: Settings, trigger: Trigger, now: Callable[[], datetime]) -
                 log.debug("what stopped it", exc_info=error)
                 known = isinstance(error, (MonitorError, ValueError))
                 run.end("failed", " ".join(str(error).split()) if known else f"{type(error).__name__}: {error}")
+        push_figures(settings, store, {"instance": platform.node()})
         return run.row
 
 
@@ -119,6 +122,7 @@ class _Loop:
         while (step := self._run.row.step) not in LIVE:
             self._check_champion()
             log.info("retraining %d: %s", self._run.row.number, step)
+            push_figures(self._settings, self._store, {"instance": platform.node()})
             steps[step]()
 
     def _check_champion(self) -> None:
