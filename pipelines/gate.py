@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 
 from monitor import config
 from monitor.config import ModelSettings
+from monitor.gate_verdict import Found, Row, Unit, Verdict
 from monitor.model import checkpoint
 from monitor.model.backends import weights_of
 from monitor.model.checkpoint import INFO_FILE, WEIGHTS_FILE, Checkpoint, has_ranges
@@ -44,7 +45,6 @@ from monitor.model.scorer import SENTIMENT, Scorer, open_scorer
 from monitor.output import Misuse
 from monitor.records import MonitorError
 from monitor.retrain_settings import RetrainSettings
-from monitor.verdict import Found, Row, Unit, Verdict
 from pipelines import dataset
 from pipelines.dataset import DatasetError
 from pipelines.scores import Change, Changes, paired
@@ -110,38 +110,36 @@ def judge(
     models = [checkpoint.read(path) for path in (champion, challenger)]
     if unlike := _unlike(*models):
         return Verdict(passed=False, reason=unlike, rows=())
-    tasks = models[0].info.tasks
-    sets = {"reference": dict(reference), "newest": dict.fromkeys(tasks, newest)}
+    sets = {"reference": dict(reference), "newest": dict.fromkeys(models[0].info.tasks, newest)}
+    texts = _texts(sets)
     with ExitStack() as life:
         cache = cache_dir or Path(life.enter_context(TemporaryDirectory()))
-        # As in production; a model without ranges runs in fp32 there.
         scorers = [_scorer(model, cache) for model in models]
-        texts = _texts(sets)
         said = [_said(scorer, texts) for scorer in scorers]
-        rows = rows_of(
-            [
-                _answers(name, task, tasks[task], rows=labelled, texts=texts, said=said)
-                for name, by_task in sets.items()
-                for task, labelled in by_task.items()
-            ],
-            settings,
-            seed,
-        )
+        rows = rows_of(_answers(models[0], sets, texts, said), settings, seed)
         if has_ranges(models[1]):
             exact = _said(_scorer(models[1], cache, fp32=True), texts)
-            for task, labelled in reference.items():
-                beside = _answers("reference", task, tasks[task], rows=labelled, texts=texts, said=[exact, said[1]])
-                if len(beside.wanted):
-                    change = _paired(beside, seed).accuracy
-                    rows.append(_judged(f"{task} {_INT8}", beside.set, change, settings.max_int8_loss))
-        for measure, (one, other) in (
+            for one in _answers(models[0], {"reference": reference}, texts, [exact, said[1]]):
+                if len(one.wanted):
+                    change = compared(one, seed).accuracy
+                    rows.append(_judged(f"{one.task} {_INT8}", one.set, change, settings.max_int8_loss))
+        for measure, (before, after) in (
             ("size of the checkpoint", [_files_bytes(model) for model in models]),
             ("size of the network", [_network_bytes(model, cache) for model in models]),
         ):
-            rows.append(_limited(measure, "bytes", one, other, settings.max_size_ratio))
+            rows.append(_limited(measure, "bytes", before, after, settings.max_size_ratio))
         if texts:
             rows.append(_speed(scorers, list(texts)[:_TIMED_TEXTS], settings, clock))
     return decide(rows)
+
+
+def answer(
+    champion: Path, challenger: Path, sets: Mapping[str, Mapping[str, pd.DataFrame]], cache_dir: Path
+) -> list[Answers]:
+    """What two models of the same tasks say, as in production, of the labelled rows of each set and task."""
+    models = [checkpoint.read(path) for path in (champion, challenger)]
+    texts = _texts(sets)
+    return _answers(models[0], sets, texts, [_said(_scorer(model, cache_dir), texts) for model in models])
 
 
 def rows_of(answers: Iterable[Answers], settings: RetrainSettings, seed: int) -> list[Row]:
@@ -150,7 +148,7 @@ def rows_of(answers: Iterable[Answers], settings: RetrainSettings, seed: int) ->
     for one in answers:
         if not len(one.wanted):
             continue
-        found = _paired(one, seed)
+        found = compared(one, seed)
         measured.append((f"{one.task} {_ACCURACY}", one.set, found.accuracy, settings.margin))
         measured.append((f"{one.task} {_MACRO_F1}", one.set, found.macro_f1, None))
         if one.task == SENTIMENT and found.recall.rows:
@@ -181,7 +179,8 @@ def decide(rows: Sequence[Row]) -> Verdict:
     return Verdict(passed=bool(better) and not failed, reason=reason, rows=tuple(rows))
 
 
-def _paired(one: Answers, seed: int) -> Changes:
+def compared(one: Answers, seed: int) -> Changes:
+    """What the challenger makes of a set in one task, beside the champion; there must be a row."""
     return paired(
         one.wanted,
         one.champion,
@@ -255,6 +254,7 @@ def _unlike(champion: Checkpoint, challenger: Checkpoint) -> str | None:
 
 
 def _scorer(model: Checkpoint, cache_dir: Path, *, fp32: bool = False) -> Scorer:
+    """As in production, where a model without ranges runs in fp32; or in fp32 in any case."""
     settings = ModelSettings(
         path=str(model.folder),
         backend="onnx",
@@ -278,26 +278,29 @@ def _said(scorer: Scorer, texts: Mapping[str, int]) -> dict[str, NDArray[np.intp
 
 
 def _answers(
-    name: str,
-    task: str,
-    labels: tuple[str, ...],
-    *,
-    rows: pd.DataFrame,
+    model: Checkpoint,
+    sets: Mapping[str, Mapping[str, pd.DataFrame]],
     texts: Mapping[str, int],
     said: Sequence[Mapping[str, NDArray[np.intp]]],
-) -> Answers:
-    """What two models said of the rows that have a label of the task."""
-    labelled = rows[rows[task].ne(MISSING)]
-    places = labelled["text"].map(texts).to_numpy(dtype=np.intp)
-    return Answers(
-        set=name,
-        task=task,
-        labels=labels,
-        texts=labelled["text"].tolist(),
-        wanted=labelled[task].to_numpy(dtype=np.intp),
-        champion=said[0][task][places],
-        challenger=said[1][task][places],
-    )
+) -> list[Answers]:
+    """What two models said of the rows that have a label of a set's task."""
+    answers = []
+    for name, by_task in sets.items():
+        for task, rows in by_task.items():
+            labelled = rows[rows[task].ne(MISSING)]
+            places = labelled["text"].map(texts).to_numpy(dtype=np.intp)
+            answers.append(
+                Answers(
+                    set=name,
+                    task=task,
+                    labels=model.info.tasks[task],
+                    texts=labelled["text"].tolist(),
+                    wanted=labelled[task].to_numpy(dtype=np.intp),
+                    champion=said[0][task][places],
+                    challenger=said[1][task][places],
+                )
+            )
+    return answers
 
 
 def _files_bytes(model: Checkpoint) -> int:
@@ -357,7 +360,7 @@ def main(
     except (MonitorError, DatasetError) as error:
         typer.echo(f"gate: {error}", err=True)
         raise typer.Exit(1) from error
-    typer.echo(found.text(), nl=False)
+    typer.echo(f"{found.text()}{'passed' if found.passed else 'refused'}: {found.reason}")
     raise typer.Exit(0 if found.passed else 1)
 
 

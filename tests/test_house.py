@@ -26,7 +26,7 @@ FOUNDATIONS = {
     "monitor.source_settings",
     "monitor.spike_settings",
     "monitor.tables",
-    "monitor.verdict",
+    "monitor.gate_verdict",
 }
 MODEL = ("network", "encoder", "checkpoint", "quantize", "text", "export", "backends", "scorer", "explain")
 PARTS = {

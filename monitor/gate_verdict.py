@@ -1,6 +1,5 @@
 """What the gate says of a challenger: every figure that it went by, as people read it and as JSON keeps it."""
 
-import io
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
@@ -74,15 +73,14 @@ class Verdict:
     rows: tuple[Row, ...]
 
     def text(self) -> str:
-        """A table and the reason, for people."""
+        """The rows as a table, for people; empty where there are none."""
         cells = [_HEAD, *(_cells(row) for row in self.rows)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        to = io.StringIO()
+        lines = []
         for line in cells if self.rows else ():
             padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-            to.write("  ".join(padded).rstrip() + "\n")
-        to.write(f"{'passed' if self.passed else 'refused'}: {self.reason}\n")
-        return to.getvalue()
+            lines.append("  ".join(padded).rstrip() + "\n")
+        return "".join(lines)
 
     def plain(self) -> dict[str, Any]:
         """As JSON keeps it; `read` is its inverse."""
