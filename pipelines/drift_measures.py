@@ -376,12 +376,12 @@ def _back(measure: Measure, value: float) -> float:
 
 
 def _packed(numbers: NDArray[np.uint32]) -> str:
-    return base64.b85encode(zlib.compress(numbers.astype("<u4").tobytes(), 6)).decode()
+    return base64.b64encode(zlib.compress(numbers.astype("<u4").tobytes(), 6)).decode()
 
 
 def _words(found: Mapping[str, Any]) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
     """A day's words by hash, and how often each stands in its titles."""
     hashes, counts = (
-        np.frombuffer(zlib.decompress(base64.b85decode(found["words"][part])), "<u4") for part in ("hashes", "counts")
+        np.frombuffer(zlib.decompress(base64.b64decode(found["words"][part])), "<u4") for part in ("hashes", "counts")
     )
     return hashes, counts

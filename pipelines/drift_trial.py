@@ -264,7 +264,7 @@ def estimates(probs: NDArray[np.floating], wanted: NDArray[np.integer], least: f
     )
 
 
-def run(settings: Settings, tell: Callable[[str], None], *, years: int = 60, times: int = 60) -> None:
+def run(settings: Settings, tell: Callable[[str], None], *, years: int = 40, times: int = 40) -> None:
     """Measure and tell all of it."""
     days = settings.drift.reference_days
     draws: dict[str, Callable[[int], Draw]] = {"simulated": simulated}

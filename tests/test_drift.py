@@ -13,16 +13,21 @@ from pydantic import ValidationError
 
 from monitor import config
 from monitor.config import ModelSettings, Settings
+from monitor.delivery import Delivery
 from monitor.drift import MEASURES, Drift, LookedAt, sentence
+from monitor.engine import Engine
 from monitor.metrics import Metrics
 from monitor.model import checkpoint
 from monitor.model.scorer import Scorer, open_scorer
 from monitor.models import Model
 from monitor.records import Entry, NewsItem, PositionUpdate
+from monitor.schedule import Jobs
+from monitor.silences import Silences
 from monitor.store import Store
 from pipelines.drift import DayError, look, retraining_refused
 from pipelines.drift_measures import Embedder
 from tests import tiny_model
+from tests.support import until
 from tests.test_cli import _run
 
 MONDAY = date(2024, 1, 1)
@@ -136,6 +141,23 @@ def test_other_news_alarms_once_it_lasts_and_is_told_everywhere(
     assert [line.split()[0] for line in table[:3]] == [str(last - timedelta(days=back)) for back in (2, 1, 0)]
     assert table[2].split()[1:4] == [scorer.version, "80", "alarm"]
     assert sentence(words) in table[3:]
+
+
+def test_the_daemon_shows_drift_of_the_model_that_scores_and_of_no_other(settings: Settings, scorer: Scorer) -> None:
+    metrics = Metrics()
+    with Store("sqlite://") as store:
+        for version, alarm in ((scorer.version, True), ("another", False)):
+            row = _row(version, alarm=alarm)
+            store.drift.save(LookedAt(model=version, day=MONDAY, items=80, reference=False, found={}), [row])
+        engine = Engine(settings, store, scorer, metrics, source="file:news", reject=lambda *_: None)
+        delivery = Delivery(store, [], settings.alerts, metrics.delivered, NOW, silences=Silences(()))
+        jobs = Jobs(
+            settings, store, engine, delivery, metrics, config_path=None, now=lambda: NOW, leaving=lambda: False
+        )
+        with jobs.running():
+            until(lambda: 'sentiment_drift_alarm{measure="negatives"} 1.0' in metrics.exposition("")[0].decode())
+    metrics.show_drift([])
+    assert "sentiment_drift_alarm{" not in metrics.exposition("")[0].decode()
 
 
 def test_a_day_of_few_items_gives_no_verdict_and_is_no_reference(settings: Settings, scorer: Scorer) -> None:
