@@ -189,9 +189,8 @@ def _show_retraining(store: "Store", number: int, as_json: bool) -> None:
     width = max(len(name) for name, _ in facts)
     for name, text in facts:
         sys.stdout.write(f"{name.ljust(width)}  {text}\n")
-    if table := listing.gate_table(one):
-        sys.stdout.write("\n")
-        print_table(sys.stdout, table[0], table[1:])
+    if (table := listing.gate_text(one)) is not None:
+        sys.stdout.write(f"\n{table}")
 
 
 def _write_json(value: object) -> None:

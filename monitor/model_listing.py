@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from monitor.champion import FileState, file_state
+from monitor.gate_verdict import Verdict
 from monitor.model import checkpoint
 from monitor.model.encoder import CheckpointError
 from monitor.models import Model, Promotion
@@ -145,11 +146,10 @@ def facts(one: Retraining) -> list[tuple[str, str]]:
     return [(name, text) for name, text in lines if text]
 
 
-def gate_table(one: Retraining) -> list[tuple[str, ...]]:
-    """The gate's figures, with their head; empty where there are none."""
-    rows = one.found.get("gate", {}).get("rows", [])
-    head = list(dict.fromkeys(name for row in rows for name in row))
-    return [tuple(head), *(tuple(_cell(row.get(name)) for name in head) for row in rows)] if rows else []
+def gate_text(one: Retraining) -> str | None:
+    """What the gate measured, as its own table; None where it was not asked."""
+    found = one.found.get("gate")
+    return None if found is None else Verdict.read(found).text()
 
 
 def at(moment: datetime) -> str:
@@ -190,9 +190,3 @@ def _terms(version: str, promotions: Sequence[Promotion]) -> list[Term]:
 
 def _term(term: Term) -> str:
     return f"since {at(term.since)}" if term.until is None else f"{at(term.since)} to {at(term.until)}"
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from monitor.config import load
+from monitor.gate_verdict import Row, Verdict
 from monitor.model import checkpoint
 from monitor.model.scorer import open_scorer
 from monitor.records import EVERYTHING, Entry, NewsItem, PositionUpdate, Series
@@ -24,14 +25,24 @@ START = datetime(2026, 3, 10, 12, tzinfo=UTC)
 SHIPPED = checkpoint.read("default").info.version
 HEAD = ("version", "parent", "trained on", "gate", "added", "champion", "files", "folder", "note")
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
-GATE = {
-    "passed": False,
-    "reason": "negative recall fell from 0.91 to 0.85",
-    "rows": [
-        {"measure": "negative recall", "set": "reference", "champion": 0.91, "challenger": 0.85, "low": None},
-        {"measure": "topic accuracy", "set": "newest", "champion": 0.8, "challenger": 0.82, "low": -0.01},
-    ],
-}
+GATE = Verdict(
+    passed=False,
+    reason="negative recall fell from 0.91 to 0.85",
+    rows=(
+        Row(
+            measure="negative recall",
+            set="reference",
+            labels=300,
+            champion=0.91,
+            challenger=0.85,
+            difference=-0.06,
+            low=-0.1,
+            high=-0.02,
+            bound=-0.02,
+            found="fails",
+        ),
+    ),
+).plain()
 
 
 @pytest.fixture
@@ -177,10 +188,8 @@ def test_retrainings_are_listed_with_their_gate_and_one_that_is_stuck_is_abandon
         told = _done(_run("models", "list", "--retraining", "1", "--config", config))
         assert f"\nstands      refused, {at}\n" in told
         assert "\ntrained on  set abababababab\n" in told
-        assert _cells(told.partition("\n\n")[2], tuple(GATE["rows"][0])) == [
-            ["negative recall", "reference", "0.9100", "0.8500", ""],
-            ["topic accuracy", "newest", "0.8000", "0.8200", "-0.0100"],
-        ]
+        assert told.partition("\n\n")[2] == Verdict.read(GATE).text()
+        assert "negative recall  reference  300" in told
         [one] = [json.loads(_done(_run("models", "list", "--retraining", "1", "--json", "--config", config)))]
         assert (one["snapshot"], one["found"], one["ended_at"]) == ("ab" * 32, {"gate": GATE}, NOON.isoformat())
 

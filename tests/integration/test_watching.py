@@ -27,7 +27,7 @@ def _known() -> set[str]:
 
 
 def _named(expressions: str) -> set[str]:
-    return set(re.findall(r"\bsentiment_\w+", expressions)) - {"sentiment_drift_alarm"}
+    return set(re.findall(r"\bsentiment_\w+", expressions))
 
 
 def _expressions() -> list[str]:
