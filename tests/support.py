@@ -47,10 +47,12 @@ def until(reached: Callable[[], T], within_s: float = 60) -> T:
 
 
 def forget_promotions(old: sqlite3.Connection) -> None:
-    """Make the buckets of a database those of a release before they named a promotion.
+    """Make a database one of a release before buckets named a promotion, as far as tables go.
 
     That is in the key, which SQLite cannot change: the table is made anew.
     """
+    for later in ("schedule", "drift", "drift_days"):
+        old.execute(f"DROP TABLE {later}")
     [made] = old.execute("SELECT sql FROM sqlite_master WHERE name = 'buckets'").fetchone()
     old.execute("ALTER TABLE buckets RENAME TO kept")
     old.execute(made.replace("promotion INTEGER NOT NULL,", "").replace(", promotion)", ")"))

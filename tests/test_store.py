@@ -385,17 +385,7 @@ def test_what_an_older_release_stored_counts_each_item_as_a_story(tmp_path: Path
             *(("alerts", name) for name in ("left_group", "left_at", "apart_from")),
         ):
             old.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
-        for table in (
-            "schedule",
-            "drift",
-            "drift_days",
-            "comparisons",
-            "retrainings",
-            "labels",
-            "labelled_items",
-            "promotions",
-            "models",
-        ):
+        for table in ("comparisons", "retrainings", "labels", "labelled_items", "promotions", "models"):
             old.execute(f"DROP TABLE {table}")
         old.execute("UPDATE alembic_version SET version_num = '0001'")
 
