@@ -12,7 +12,8 @@ runs in a process of its own; what passes the gate is tried by a real daemon on 
 - `leak`: the labelled items are texts of the reference set.
 - `throughput`: no retraining is judged; how fast a scorer is alone, and while a retraining trains on the same cores.
 
-All but the first and the last are to be refused.
+All but the first and the last are to be refused. Other settings than the defaults come in by the environment, as
+everywhere: `SENTIMENT_RETRAIN__BASE_RATIO=10`.
 """
 
 import json
