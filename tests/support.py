@@ -1,10 +1,16 @@
 """What several test files use."""
 
+import io
 import sqlite3
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
+from monitor.config import Settings
+from monitor.daemon import Daemon
+from monitor.metrics import Metrics
 from monitor.records import NewsItem, Scored
 
 T = TypeVar("T")
@@ -62,3 +68,26 @@ def forget_promotions(old: sqlite3.Connection) -> None:
     )
     old.execute("DROP TABLE kept")
     old.execute("DROP TABLE rebases")
+
+
+@contextmanager
+def running(settings: Settings, metrics: Metrics) -> Iterator[Daemon]:
+    """A daemon in a thread of its own, stopped at the end of the block; it must end, and without an error."""
+    daemon = Daemon(settings, metrics, io.StringIO())
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            daemon.run()
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield daemon
+    finally:
+        daemon.stop()
+        thread.join(timeout=30)
+    assert not thread.is_alive()
+    assert failed == []

@@ -48,7 +48,7 @@ from monitor.models import Model, Models
 from monitor.records import EVERYTHING, Batch, PositionUpdate, RawRecord, Series
 from monitor.store import Store
 from tests import tiny_model
-from tests.support import WordScorer, until
+from tests.support import WordScorer, running, until
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 DAY = datetime(2023, 3, 10, tzinfo=UTC)
@@ -137,28 +137,6 @@ class News:
             writer.join()
 
 
-@contextmanager
-def _running(settings: Settings, metrics: Metrics) -> Iterator[Daemon]:
-    daemon = Daemon(settings, metrics, io.StringIO())
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            daemon.run()
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield daemon
-    finally:
-        daemon.stop()
-        thread.join(timeout=30)
-    assert not thread.is_alive()
-    assert failed == []
-
-
 def _stored(tmp_path: Path) -> list[tuple[int, str, str]]:
     """(offset, id, model) of every item, in the order of the file."""
     with sqlite3.connect(tmp_path / "monitor.db") as database:
@@ -182,7 +160,7 @@ def test_under_load_each_item_is_stored_once_by_one_model_after_the_other(traine
         assert _models_shown(metrics) == [version]
         until(lambda: sum(model == version for _, _, model in _stored(tmp_path)[-50:]) == 50)
 
-    with _running(settings, metrics):
+    with running(settings, metrics):
         with news.growing():
             until(lambda: (tmp_path / "monitor.db").exists() and len(_stored(tmp_path)) > 50)
             assert _models_shown(metrics) == [SHIPPED.version]
@@ -304,7 +282,7 @@ def test_a_champion_whose_files_are_not_those_that_were_added_is_refused_once_an
     _promote(settings, two)
     damage(tmp_path / "one")
     news = News(tmp_path / "news.jsonl")
-    with _running(settings, metrics), news.growing():
+    with running(settings, metrics), news.growing():
         until(lambda: (tmp_path / "monitor.db").exists() and _stored(tmp_path))
         _promote(settings, one)
         until(lambda: _swaps(metrics) == (0, 1))

@@ -1,6 +1,5 @@
 """A challenger beside the champion: compared, promoted, watched, kept or taken back, by real daemons and models."""
 
-import io
 import json
 import os
 import random
@@ -24,7 +23,6 @@ import safetensors.numpy
 
 from monitor.champion import Succession, describe
 from monitor.config import FileSettings, HttpSettings, ModelSettings, Settings, SourceSettings, StoreSettings
-from monitor.daemon import Daemon
 from monitor.measures import sampled
 from monitor.metrics import Metrics
 from monitor.model import checkpoint
@@ -38,7 +36,7 @@ from monitor.spike_settings import SpikeSettings
 from monitor.store import Store
 from monitor.stored_retrainings import LostRetraining
 from tests import tiny_model
-from tests.support import until
+from tests.support import running, until
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 DAY = datetime(2023, 3, 10, tzinfo=UTC)
@@ -136,28 +134,6 @@ class News:
             writer.join()
 
 
-@contextmanager
-def _running(settings: Settings, metrics: Metrics) -> Iterator[Daemon]:
-    daemon = Daemon(settings, metrics, io.StringIO())
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            daemon.run()
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield daemon
-    finally:
-        daemon.stop()
-        thread.join(timeout=30)
-    assert not thread.is_alive()
-    assert failed == []
-
-
 def _stored(tmp_path: Path) -> list[tuple[str, str]]:
     """(id, model) of every item, in the order of the file."""
     with closing(sqlite3.connect(tmp_path / "monitor.db")) as database:
@@ -194,7 +170,7 @@ def test_a_challenger_that_agrees_is_promoted_takes_over_is_watched_and_stays(tr
     settings = settings.model_copy(update={"spikes": SpikeSettings(negative_from=0.4)})
     with Store(settings.store.url) as store:
         _at_shadow(settings, store, trained, "alike")
-        with _running(settings, metrics), news.growing():
+        with running(settings, metrics), news.growing():
             ended = _ended(store)
             until(lambda: _newest_by(tmp_path, "alike"))
             [thread] = [one.native_id for one in threading.enumerate() if one.name == "shadow"]
@@ -249,7 +225,7 @@ def test_a_challenger_that_disagrees_is_refused_and_never_scores(trained: Path, 
     settings, news = _settings(tmp_path), News(tmp_path / "news.jsonl")
     with Store(settings.store.url) as store:
         _at_shadow(settings, store, trained, "other")
-        with _running(settings, Metrics()), news.growing():
+        with running(settings, Metrics()), news.growing():
             ended = _ended(store)
         assert (ended.outcome, ended.step, ended.promotion) == ("refused", "shadow", None)
         assert _passed(ended.found["shadow"])["topic_agreement"] is False
@@ -264,7 +240,7 @@ def test_a_challenger_that_turns_after_its_promotion_is_taken_back_at_once_and_t
     settings, metrics, news = _settings(tmp_path, watch_items=100_000), Metrics(), News(tmp_path / "news.jsonl")
     with Store(settings.store.url) as store:
         _at_shadow(settings, store, trained, "turned")
-        with _running(settings, metrics), news.growing():
+        with running(settings, metrics), news.growing():
             until(lambda: store.retrainings.get(1).step == "watch", within_s=120)
             news.gold = True
             ended = _ended(store)
@@ -293,7 +269,7 @@ def test_without_a_watch_a_promotion_ends_the_retraining(trained: Path, tmp_path
     with Store(settings.store.url) as store:
         _at_shadow(settings, store, trained, "alike", promoted=False)
         news.add(1)  # the shipped model scores until something is promoted, and its items are not base's
-        with _running(settings, Metrics()):
+        with running(settings, Metrics()):
             until(lambda: _stored(tmp_path))
             store.models.promote("base", seen=None, at=NOW, by="anna@desk")
             with news.growing():
